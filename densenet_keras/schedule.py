@@ -1,0 +1,111 @@
+"""Sizes, steps and the learning rate of a run as pure arithmetic.
+
+A step is one update from one global batch. An epoch is `train_images // global_batch` steps, as in
+the original; the data stream itself never drops the remainder: it passes over the data again and
+again, and global batches follow one another across the ends of passes (see `pipeline`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Iterator, NamedTuple, Sequence, Tuple
+
+from densenet_keras.config import Config
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Every size of a training run that follows from configuration and data."""
+
+    train_images: int
+    eval_images: int
+    global_batch: int
+    steps_per_epoch: int
+    total_steps: int
+    log_interval_steps: int
+    save_interval_steps: int
+    eval_interval_steps: int  # 0: never
+    iterations_per_loop: int
+
+    def epoch(self, step: int) -> float:
+        """Epochs trained after `step` steps."""
+        return step / self.steps_per_epoch
+
+    def chunks(self, first_step: int) -> Iterator[Tuple[int, int]]:
+        """See `chunks`: no interval needs to divide another."""
+        intervals = [self.log_interval_steps, self.save_interval_steps, self.steps_per_epoch]
+        if self.eval_interval_steps:
+            intervals.append(self.eval_interval_steps)
+        return chunks(first_step, self.total_steps, self.iterations_per_loop, intervals)
+
+
+def plan(config: Config, train_images: int, eval_images: int) -> RunPlan:
+    """The sizes of the run that `config` describes on that much data."""
+    run = config.run
+    global_batch = config.data.batch_size * config.device.rank_size
+    steps_per_epoch = max(1, train_images // global_batch)
+    total_steps = run.max_train_steps
+    if run.max_epochs is not None:
+        total_steps = run.max_epochs * steps_per_epoch
+    evaluates = run.mode == "train_and_evaluate"
+    return RunPlan(
+        train_images=train_images,
+        eval_images=eval_images,
+        global_batch=global_batch,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        log_interval_steps=max(run.display_every, run.iterations_per_loop),
+        save_interval_steps=run.save_checkpoints_steps,
+        eval_interval_steps=run.epochs_between_evals * steps_per_epoch if evaluates else 0,
+        iterations_per_loop=run.iterations_per_loop,
+    )
+
+
+def chunks(
+    first_step: int, total_steps: int, longest: int, intervals: Sequence[int]
+) -> Iterator[Tuple[int, int]]:
+    """Cuts steps first_step..total_steps into (start, end) pieces.
+
+    No piece is longer than `longest`, and a piece ends at every multiple of every interval.
+    """
+    start = first_step
+    while start < total_steps:
+        end = min(start + longest, total_steps)
+        for interval in intervals:
+            end = min(end, (start // interval + 1) * interval)
+        yield start, end
+        start = end
+
+
+def learning_rate(
+    step: int,
+    *,
+    base: float,
+    T_max: int,
+    steps_per_epoch: int,
+    warmup_epochs: float = 0.0,
+    per_step: bool = False,
+) -> float:
+    """Learning rate of the update that turns global step `step` into `step + 1`.
+
+    Cosine annealing to zero over T_max epochs, constant within an epoch unless `per_step`; the
+    formula, the flooring included, is the original's `warmup_cosine_annealing_lr`. Past T_max the
+    rate stays at zero, where the original read beyond its table.
+    """
+    warmup_steps = int(warmup_epochs * steps_per_epoch)
+    if step < warmup_steps:
+        return base * (step + 1) / warmup_steps
+    epoch = step / steps_per_epoch if per_step else step // steps_per_epoch
+    return base * (1.0 + math.cos(math.pi * min(epoch, T_max) / T_max)) / 2.0
+
+
+class Progress(NamedTuple):
+    """Where training stands after a chunk."""
+
+    step: int
+    epoch: float
+    steps: int  # in this chunk
+    seconds: float  # spent in run_steps for this chunk
+    compiled: bool  # whether `seconds` includes a first run, with compilation
+    data_wait_seconds: float  # NaN where the backend cannot tell
