@@ -101,7 +101,7 @@ class Backend(abc.ABC):
         """`iterator.get_next()`, timed if the backend can tell how long the step waits for it."""
         return iterator.get_next()
 
-    def prepare_steps(
+    def prepare_steps(  # noqa: B027  most backends need nothing here
         self, session: tf.compat.v1.Session, step: Step, plan: RunPlan, first_step: int
     ) -> None:
         """Called once, after variables and iterators are initialised and before the graph is final."""
