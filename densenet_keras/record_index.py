@@ -1,0 +1,206 @@
+"""The index of a split: where each record lies, its image and its label; built once and cached.
+
+Building reads every byte, because a checksum that nobody compares protects nothing and because a
+bad record is cheaper to meet here than in the third week of training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+import numpy as np
+
+from densenet_keras import tfrecord
+from densenet_keras.errors import UsageError
+
+Progress = Callable[[int, int], None]
+
+FORMAT_VERSION = 1
+FOLDER = ".densenet_index"
+COLUMNS: Dict[str, Any] = {
+    "shard": np.dtype(np.int32),
+    "offset": np.dtype(np.uint64),
+    "length": np.dtype(np.uint32),
+    "label": np.dtype(np.int32),
+    "image_start": np.dtype(np.uint32),
+    "image_bytes": np.dtype(np.uint32),
+}
+
+_READ_AHEAD_BYTES = 1 << 20
+_REPORT_BYTES = 8 << 20
+_THREADS = 8  # reads and checksums run outside Python's lock; network storage needs several at once
+# What TensorFlow's decoders recognise an image by.
+_IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
+
+
+def load_or_build(
+    data_dir: str,
+    name: str,
+    paths: Sequence[str],
+    progress: Optional[Progress],
+    environ: Mapping[str, str],
+) -> Dict[str, np.ndarray]:
+    """The columns of the index of these shards, from the cache where it still fits the files.
+
+    The cache lies in `data_dir`/.densenet_index, or in the user's cache folder where that cannot be
+    written. A missing, damaged or outdated one is replaced without a word.
+
+    Raises:
+        UsageError: a shard that cannot be read, or a damaged record.
+    """
+    identity = _identity(name, paths)
+    candidates = _cache_paths(data_dir, name, environ)
+    for path in candidates:
+        columns = _load(path, identity)
+        if columns is not None:
+            return columns
+    columns = build(paths, progress)
+    for path in candidates:
+        if _store(path, identity, columns):
+            break
+    return columns
+
+
+def _identity(name: str, paths: Sequence[str]) -> str:
+    """What the index was built from, as text; equal text means the index still fits."""
+    shards = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        shards.append([os.path.basename(path), status.st_size, status.st_mtime_ns])
+    return json.dumps({"version": FORMAT_VERSION, "split": name, "shards": shards})
+
+
+def _cache_paths(data_dir: str, name: str, environ: Mapping[str, str]) -> List[str]:
+    user_cache = environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = hashlib.sha256(os.path.realpath(data_dir).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return [
+        os.path.join(data_dir, FOLDER, f"{name}.npz"),
+        os.path.join(user_cache, "densenet_keras", f"{folder}-{name}.npz"),
+    ]
+
+
+def _load(path: str, identity: str) -> Optional[Dict[str, np.ndarray]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if stored["identity"].tobytes().decode("utf-8") != identity:
+                return None
+            columns = {column: stored[column] for column in COLUMNS}
+    except Exception:  # whatever a damaged archive makes zipfile, zlib or numpy raise: it is rebuilt
+        return None
+    sizes = {len(values) for values in columns.values()}
+    if len(sizes) != 1 or any(columns[column].dtype != kind for column, kind in COLUMNS.items()):
+        return None
+    return columns
+
+
+def _store(path: str, identity: str, columns: Dict[str, np.ndarray]) -> bool:
+    """Whether the cache could be written; a reader sees the old file or the new one, never half."""
+    temporary = None
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            members: Dict[str, Any] = dict(columns)
+            members["identity"] = np.frombuffer(identity.encode("utf-8"), np.uint8)
+            np.savez(file, **members)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        return False
+    return True
+
+
+def build(paths: Sequence[str], progress: Optional[Progress] = None) -> Dict[str, np.ndarray]:
+    """Reads and checks all shards.
+
+    Args:
+        progress: called now and then with (bytes read, bytes in all), from any thread, never from
+            two at once.
+
+    Raises:
+        UsageError: naming the file, record and byte of the first damaged record.
+    """
+    meter = _Meter(sum(os.path.getsize(path) for path in paths), progress)
+    with ThreadPoolExecutor(max_workers=min(_THREADS, len(paths))) as pool:
+        futures = [pool.submit(_scan, shard, path, meter) for shard, path in enumerate(paths)]
+        try:
+            scanned = [future.result() for future in futures]
+        finally:
+            meter.stop.set()
+    return {
+        column: np.concatenate([np.frombuffer(shard[column], kind) for shard in scanned])
+        for column, kind in COLUMNS.items()
+    }
+
+
+class _Meter:
+    """Adds up what the scanning threads have read, and tells them to stop."""
+
+    def __init__(self, total_bytes: int, progress: Optional[Progress]) -> None:
+        self.stop = threading.Event()
+        self._lock = threading.Lock()
+        self._done_bytes = 0
+        self._total_bytes = total_bytes
+        self._progress = progress
+
+    def add(self, byte_count: int) -> None:
+        with self._lock:
+            self._done_bytes += byte_count
+            if self._progress is not None:
+                self._progress(self._done_bytes, self._total_bytes)
+
+
+def _scan(shard: int, path: str, meter: _Meter) -> Dict[str, Any]:
+    columns: Dict[str, Any] = {column: array(kind.char) for column, kind in COLUMNS.items()}
+    end = reported = 0
+    try:
+        file_bytes = os.path.getsize(path)
+        if file_bytes == 0:
+            raise UsageError(
+                f"{path} is empty (0 bytes), but a shard holds at least one record; "
+                "copy it again, or write the set with fewer shards"
+            )
+        with open(path, "rb", buffering=_READ_AHEAD_BYTES) as file:
+            for offset, payload in tfrecord.scan(file, file_bytes):
+                if meter.stop.is_set():
+                    break
+                _append(columns, shard, offset, payload)
+                end = offset + len(payload) + tfrecord.FOOTER_BYTES
+                if end - reported >= _REPORT_BYTES:
+                    meter.add(end - reported)
+                    reported = end
+    except tfrecord.FormatError as error:
+        raise UsageError(
+            f"{path}: record {len(columns['offset'])} at byte {end}: {error}; "
+            "copy the file again, or write it anew"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}; check permissions and disk") from error
+    meter.add(end - reported)
+    return columns
+
+
+def _append(columns: Dict[str, Any], shard: int, offset: int, payload: bytes) -> None:
+    example = tfrecord.parse_example(payload)
+    if not -(1 << 31) <= example.label < 1 << 31:
+        raise tfrecord.FormatError(f"label {example.label} is not a 32-bit integer")
+    if not payload.startswith(_IMAGE_MAGIC, example.image_start):
+        start = payload[example.image_start : example.image_start + 8]
+        raise tfrecord.FormatError(f"image/encoded is no JPEG, PNG, GIF or BMP; it starts with {start!r}")
+    row = (shard, offset, len(payload), example.label, example.image_start, example.image_bytes)
+    for values, value in zip(columns.values(), row):
+        values.append(value)

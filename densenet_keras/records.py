@@ -1,0 +1,199 @@
+"""Image records of one split (train or validation), readable in any order, with no TensorFlow.
+
+Layout: the TFRecord shards that TF-Slim's ImageNet script writes, `train-00000-of-01024` and
+`validation-00000-of-00128`, each record a tf.train.Example with image/encoded and image/class/label.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import List, Mapping, Optional, Tuple
+
+import numpy as np
+
+from densenet_keras import record_index, tfrecord
+from densenet_keras.errors import UsageError
+
+TRAIN = "train"
+VALIDATION = "validation"
+
+_NUMBERED = re.compile(r"-(\d+)-of-(\d+)$")
+_EXTENSIONS = ("", ".tfrecord", ".tfrecords", ".tfrec")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split: its shards, and one row for each record, in the order of the files.
+
+    Attributes:
+        offset: byte of the shard at which the payload (the Example) starts.
+        length: bytes of the payload; its checksum follows it.
+        label: as stored, before --label_offset is taken off.
+        image_start, image_bytes: where the encoded image lies in the payload.
+    """
+
+    name: str
+    paths: Tuple[str, ...]
+    shard: np.ndarray  # [n] int32, index into paths
+    offset: np.ndarray  # [n] uint64
+    length: np.ndarray  # [n] uint32
+    label: np.ndarray  # [n] int32
+    image_start: np.ndarray  # [n] uint32
+    image_bytes: np.ndarray  # [n] uint32
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def describe(self, record: int) -> str:
+        """Names record number `record` of the split for a message: file, number in the file, byte."""
+        shard = self.shard[record]
+        first = int(np.searchsorted(self.shard, shard))
+        byte = int(self.offset[record]) - tfrecord.HEADER_BYTES
+        return f"{self.paths[shard]}: record {record - first} at byte {byte}"
+
+    def read(self, record: int) -> bytes:
+        """The serialised Example of one record, its checksum verified.
+
+        Raises:
+            BadRecord: the file no longer holds this record undamaged.
+        """
+        with open(self.paths[self.shard[record]], "rb") as file:
+            data = os.pread(
+                file.fileno(), int(self.length[record]) + tfrecord.FOOTER_BYTES, int(self.offset[record])
+            )
+        return self.verify(record, data)
+
+    def verify(self, record: int, data: bytes) -> bytes:
+        """The payload in `data`, the payload and checksum as read from the shard; see `read`."""
+        length = int(self.length[record])
+        try:
+            tfrecord.check_payload(data[:length], data[length:])
+        except tfrecord.FormatError as error:
+            raise BadRecord(
+                f"{self.describe(record)}: {error}, though it was intact when the index was built; "
+                "check the disk and copy the file again"
+            ) from error
+        return data[:length]
+
+
+class BadRecord(Exception):
+    """A record that was intact when the index was built and is not any more."""
+
+
+def open_split(
+    data_dir: str,
+    name: str,
+    *,
+    progress: Optional[record_index.Progress] = None,
+    environ: Optional[Mapping[str, str]] = None,
+) -> Split:
+    """The split `name` ("train" or "validation") in `data_dir`, checked from end to end.
+
+    The first call reads every byte to build the index, later ones and other processes find it in a
+    cache for as long as names, sizes and times of the shards stay the same.
+
+    Args:
+        progress: called with (bytes read, bytes in all) while an index is built.
+        environ: looked up for XDG_CACHE_HOME, where the index goes if data_dir is read-only.
+
+    Raises:
+        UsageError: no such folder, no or missing shards, a damaged record, no image or label in one.
+    """
+    paths = find_shards(data_dir, name)
+    columns = record_index.load_or_build(data_dir, name, paths, progress, environ or {})
+    return Split(name=name, paths=tuple(paths), **columns)
+
+
+def find_shards(data_dir: str, name: str) -> List[str]:
+    """Paths of the shards of a split, sorted.
+
+    Raises:
+        UsageError: the folder is missing, holds no shard, or not all of a numbered set.
+    """
+    try:
+        present = sorted(os.listdir(data_dir))
+    except OSError as error:
+        raise UsageError(
+            f"--data_dir {data_dir} cannot be read: {error.strerror}; give the folder that holds the "
+            f"TFRecord shards train-* and validation-*"
+        ) from error
+    shards = [
+        file for file in present
+        if file.startswith(name + "-") and _stem_and_extension(file)[1] in _EXTENSIONS
+        and os.path.isfile(os.path.join(data_dir, file))
+    ]
+    if not shards:
+        raise UsageError(
+            f"--data_dir {data_dir} holds no shard {name}-* (it holds {_listing(present)}); give the folder "
+            f"that holds files such as {name}-00000-of-00008"
+        )
+    numbered = [file for file in shards if _NUMBERED.search(_stem_and_extension(file)[0])]
+    if numbered:
+        shards = numbered
+        _check_complete(data_dir, name, shards)
+    return [os.path.join(data_dir, file) for file in shards]
+
+
+def _stem_and_extension(file: str) -> Tuple[str, str]:
+    stem, extension = os.path.splitext(file)
+    return stem, extension.lower()
+
+
+def _listing(files: List[str]) -> str:
+    if not files:
+        return "nothing"
+    return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+
+
+def _check_complete(data_dir: str, name: str, shards: List[str]) -> None:
+    numbers = [_NUMBERED.search(_stem_and_extension(file)[0]) for file in shards]
+    totals = sorted({int(match.group(2)) for match in numbers if match})
+    if len(totals) > 1:
+        raise UsageError(
+            f"--data_dir {data_dir} mixes {name} shards of sets of {' and '.join(map(str, totals))} files; "
+            "keep one set"
+        )
+    present = [int(match.group(1)) for match in numbers if match]
+    missing = sorted(set(range(totals[0])) - set(present))
+    if missing:
+        raise UsageError(
+            f"--data_dir {data_dir}: {len(missing)} of {totals[0]} {name} shards missing, the first is "
+            f"{name}-{missing[0]:05d}-of-{totals[0]:05d}; copy the whole set"
+        )
+    if len(present) != totals[0]:
+        raise UsageError(
+            f"--data_dir {data_dir} holds {len(present)} {name} shards that are numbered 0 to "
+            f"{totals[0] - 1}; remove the ones that do not belong to the set"
+        )
+
+
+def check_labels(split: Split, label_offset: int, num_classes: int) -> None:
+    """Makes sure that every label, less `label_offset`, is one of `num_classes` classes.
+
+    Raises:
+        UsageError: naming the first record that is not.
+    """
+    lowest, highest = label_offset, label_offset + num_classes - 1
+    outside = np.flatnonzero((split.label < lowest) | (split.label > highest))
+    if not len(outside):
+        return
+    record = int(outside[0])
+    found_low, found_high = int(split.label.min()), int(split.label.max())
+    raise UsageError(
+        f"{split.describe(record)}: label {split.label[record]} is outside {lowest} to {highest}, the range "
+        f"of --num_classes {num_classes} with --label_offset {label_offset} ({len(outside)} of {len(split)} "
+        f"{split.name} records are); the labels found run from {found_low} to {found_high}: give "
+        f"{_remedy(found_low, found_high, label_offset, num_classes)}"
+    )
+
+
+def _remedy(found_low: int, found_high: int, label_offset: int, num_classes: int) -> str:
+    span = found_high - found_low + 1
+    remedies = []
+    if span <= num_classes:
+        remedies.append(f"--label_offset {found_low}")
+    if found_low >= label_offset:
+        remedies.append(f"--num_classes {found_high - label_offset + 1}")
+    return " or ".join(remedies) or f"--label_offset {found_low} --num_classes {span}"

@@ -1,0 +1,212 @@
+"""TFRecord framing and the few bytes of protocol buffers that image records need.
+
+A record is: length (uint64), masked CRC-32C of the length, payload, masked CRC-32C of the payload,
+all little-endian. The payload is a serialised tf.train.Example; its image and label are found by
+reading the wire format, so that neither TensorFlow nor generated code is needed.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+from densenet_keras.crc32c import masked_crc32c
+
+HEADER_BYTES = 12
+FOOTER_BYTES = 4
+
+IMAGE_KEY = "image/encoded"
+LABEL_KEY = "image/class/label"
+
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
+
+Feature = Union[bytes, str, int, float]
+
+
+class FormatError(ValueError):
+    """Bytes that break the format; the message says how, without naming the file."""
+
+
+class ImageExample(NamedTuple):
+    """Where the image lies in an Example, and its label."""
+
+    image_start: int  # bytes from the start of the payload
+    image_bytes: int
+    label: int
+
+
+def frame(payload: bytes) -> bytes:
+    """`payload` as one record of a TFRecord file."""
+    length = struct.pack("<Q", len(payload))
+    return b"".join((
+        length,
+        struct.pack("<I", masked_crc32c(length)),
+        payload,
+        struct.pack("<I", masked_crc32c(payload)),
+    ))
+
+
+def check_payload(payload: bytes, footer: bytes) -> None:
+    """Raises FormatError unless `footer` is the checksum of `payload`."""
+    if len(footer) != FOOTER_BYTES or struct.unpack("<I", footer)[0] != masked_crc32c(payload):
+        raise FormatError("the checksum of the data does not match")
+
+
+def scan(file: BinaryIO, file_bytes: int) -> Iterator[Tuple[int, bytes]]:
+    """(offset of the payload, payload) of each record of `file`, every checksum verified.
+
+    Raises:
+        FormatError: a damaged or cut record; the file is left standing at the end of that read.
+    """
+    offset = 0
+    while offset < file_bytes:
+        header = file.read(HEADER_BYTES)
+        if len(header) < HEADER_BYTES:
+            raise FormatError(f"the file ends inside a record header ({len(header)} of {HEADER_BYTES} bytes)")
+        length, length_crc = struct.unpack("<QI", header)
+        if length_crc != masked_crc32c(header[:8]):
+            if offset == 0:
+                raise FormatError(_not_a_record_file(header))
+            raise FormatError("the checksum of the record length does not match")
+        payload = file.read(min(length, file_bytes))
+        footer = file.read(FOOTER_BYTES)
+        if len(payload) < length or len(footer) < FOOTER_BYTES:
+            raise FormatError(
+                f"the record is cut off: {length + FOOTER_BYTES} bytes announced, "
+                f"{len(payload) + len(footer)} left in the file"
+            )
+        check_payload(payload, footer)
+        yield offset + HEADER_BYTES, payload
+        offset += HEADER_BYTES + length + FOOTER_BYTES
+
+
+def _not_a_record_file(header: bytes) -> str:
+    if header.startswith(b"\x1f\x8b"):
+        return "the file is gzip-compressed, not a plain TFRecord file; unpack it"
+    return "the file is not a TFRecord file: the checksum of the first record's length does not match"
+
+
+def parse_example(payload: bytes) -> ImageExample:
+    """The image and label of a serialised tf.train.Example.
+
+    Raises:
+        FormatError: no protocol buffer, or not exactly one image and one label in it.
+    """
+    image: Optional[Tuple[int, int]] = None
+    label: Optional[int] = None
+    for name, start, end in _features(payload):
+        if name == IMAGE_KEY:
+            values = _values(payload, start, end, kind=1)
+            if len(values) != 1 or values[0][1] == 0:
+                raise FormatError(f"{IMAGE_KEY} must hold one non-empty byte string, it holds {len(values)}")
+            image = values[0]
+        elif name == LABEL_KEY:
+            integers = _integers(payload, start, end)
+            if len(integers) != 1:
+                raise FormatError(f"{LABEL_KEY} must hold one integer, it holds {len(integers)}")
+            label = integers[0]
+    if image is None or label is None:
+        raise FormatError(f"the Example has no {IMAGE_KEY if image is None else LABEL_KEY}")
+    return ImageExample(image[0], image[1], label)
+
+
+def _features(data: bytes) -> Iterator[Tuple[str, int, int]]:
+    """(name, start, end) of each Feature message in an Example."""
+    for number, _, start, end in _fields(data, 0, len(data)):
+        if number != 1:  # Example.features
+            continue
+        for entry, _, entry_start, entry_end in _fields(data, start, end):
+            if entry != 1:  # Features.feature, a map: entries of key = 1, value = 2
+                continue
+            name, value = "", (entry_end, entry_end)
+            for field, _, field_start, field_end in _fields(data, entry_start, entry_end):
+                if field == 1:
+                    name = data[field_start:field_end].decode("utf-8", "replace")
+                elif field == 2:
+                    value = (field_start, field_end)
+            yield name, value[0], value[1]
+
+
+def _values(data: bytes, start: int, end: int, kind: int) -> List[Tuple[int, int]]:
+    """(start, length) of each entry of the Feature's bytes (1), float (2) or int64 (3) list."""
+    found = []
+    for number, wire, list_start, list_end in _fields(data, start, end):
+        if number == kind and wire == _LENGTH_DELIMITED:
+            for entry, _, entry_start, entry_end in _fields(data, list_start, list_end):
+                if entry == 1:
+                    found.append((entry_start, entry_end - entry_start))
+    return found
+
+
+def _integers(data: bytes, start: int, end: int) -> List[int]:
+    """The values of an Int64List, packed or not."""
+    integers = []
+    for value_start, length in _values(data, start, end, kind=3):
+        position = value_start
+        while position < value_start + length:
+            value, position = _varint(data, position, value_start + length)
+            integers.append(value - (1 << 64) if value >= 1 << 63 else value)
+    return integers
+
+
+def _fields(data: bytes, start: int, end: int) -> Iterator[Tuple[int, int, int, int]]:
+    """(number, wire type, start, end) of the content of each field of a message."""
+    position = start
+    while position < end:
+        tag, position = _varint(data, position, end)
+        wire = tag & 7
+        content = position
+        if wire == _VARINT:
+            _, position = _varint(data, position, end)
+        elif wire == _LENGTH_DELIMITED:
+            length, content = _varint(data, position, end)
+            position = content + length
+        elif wire in (_FIXED64, _FIXED32):
+            position += 8 if wire == _FIXED64 else 4
+        else:
+            raise FormatError("the record is not a serialised tf.train.Example")
+        if position > end:
+            raise FormatError("the record is not a serialised tf.train.Example: a field runs past its end")
+        yield tag >> 3, wire, content, position
+
+
+def _varint(data: bytes, position: int, end: int) -> Tuple[int, int]:
+    value = shift = 0
+    while position < end and shift < 70:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, position
+        shift += 7
+    raise FormatError("the record is not a serialised tf.train.Example: a number runs past its end")
+
+
+def encode_example(features: Dict[str, Feature]) -> bytes:
+    """A serialised tf.train.Example with one value for each feature, in the order given."""
+    entries = b"".join(
+        _delimited(1, _delimited(1, name.encode("utf-8")) + _delimited(2, _feature(value)))
+        for name, value in features.items()
+    )
+    return _delimited(1, entries)
+
+
+def _feature(value: Any) -> bytes:
+    if isinstance(value, int):
+        return _delimited(3, _delimited(1, _encode_varint(value & 0xFFFFFFFFFFFFFFFF)))
+    if isinstance(value, float):
+        return _delimited(2, _delimited(1, struct.pack("<f", value)))
+    return _delimited(1, _delimited(1, value.encode("utf-8") if isinstance(value, str) else value))
+
+
+def _delimited(number: int, content: bytes) -> bytes:
+    return _encode_varint(number << 3 | _LENGTH_DELIMITED) + _encode_varint(len(content)) + content
+
+
+def _encode_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
