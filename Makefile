@@ -1,0 +1,35 @@
+# make setup   .venv with the pinned requirements (finds a Python 3.7 by itself)
+# make demo    a real data set, DenseNet-121 trained on it, its checkpoints evaluated
+# make test    everything that CI runs: lint, types, tests
+SHELL := /bin/bash
+VENV := .venv
+LINT := .venv-lint
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.txt requirements-dev.txt scripts/find_python.sh
+	@python=$$(scripts/find_python.sh 3.7) && echo "setting up $(VENV) with $$python" && \
+	  "$$python" -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements-dev.txt
+	@touch $@
+
+$(LINT)/ready: scripts/find_python.sh requirements-lint.txt
+	@python=$$(scripts/find_python.sh 3.9+) && "$$python" -m venv --clear $(LINT)
+	$(LINT)/bin/python -m pip install $(PIP_FLAGS) -r requirements-lint.txt
+	@touch $@
+
+demo: setup
+	PYTHON=$(VENV)/bin/python examples/demo.sh
+
+lint: $(LINT)/ready
+	$(LINT)/bin/ruff check .
+	$(LINT)/bin/mypy
+
+test: setup lint
+	$(VENV)/bin/python -m pytest -q
+
+clean:
+	rm -rf $(VENV) $(LINT) demo_data demo_run
