@@ -1,0 +1,44 @@
+"""DenseNet training with tf.keras on TensorFlow 1.15.
+
+The names below load TensorFlow when they are first used, not when the package is imported: the
+command line starts and supervises its ranks without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, List
+
+if TYPE_CHECKING:
+    from densenet_keras.inspection import describe
+    from densenet_keras.model import (
+        DenseNet121,
+        DenseNet161,
+        DenseNet169,
+        DenseNet201,
+        DenseNet264,
+        DenseNetCifar,
+    )
+
+__all__ = [
+    "DenseNet121",
+    "DenseNet161",
+    "DenseNet169",
+    "DenseNet201",
+    "DenseNet264",
+    "DenseNetCifar",
+    "describe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(
+        "densenet_keras.inspection" if name == "describe" else "densenet_keras.model"
+    )
+    return getattr(module, name)
+
+
+def __dir__() -> List[str]:
+    return sorted([*globals(), *__all__])
