@@ -1,27 +1,71 @@
-"""The only module that names the Ascend adapter's package.
+"""The Ascend adapter's vocabulary: the only module that names its packages, options and loop.
 
 Importing this module imports neither the adapter nor TensorFlow, so the command line can ask whether
-the adapter is there.
+the adapter is there and check options on a machine without it. What is used here exists in both
+generations of the adapter, the one of CANN 3 and the one of CANN 9, with the same meaning.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any, Callable, ContextManager, Dict, NamedTuple, Tuple
 
 from densenet_keras.errors import RunError
 
 PACKAGE = "npu_bridge"
 
-# Names that both generations of the adapter export from the module that `load` returns.
-NEEDED = ("npu_ops", "util", "hccl_ops", "NPUDistributedOptimizer")
+# The compiler turns the graph into a loop if, and only if, a node has exactly this full name.
+LOOP_OP = "IterationOp"
+LOOP_VARIABLE_SCOPE = "npu_runconfig"
 
-REMEDY = (
+# The session options travel in the parameter map of a custom optimizer of this name.
+OPTIONS_CARRIER = "NpuOptimizer"
+
+# Only the newer generation has it.
+_NEWER_NAME = "npu_config_proto"
+
+_NEEDED = (
+    "npu_ops",
+    "util",
+    "npu_scope",
+    "hccl_ops",
+    "NPUDistributedOptimizer",
+    "NPULossScaleOptimizer",
+    "FixedLossScaleManager",
+    "ExponentialUpdateLossScaleManager",
+    "set_split_strategy_by_idx",
+    "set_split_strategy_by_size",
+)
+
+_REMEDY = (
     "run `source .../set_env.sh` of the CANN toolkit and of its TensorFlow plug-in in this shell, and "
     "check that the adapter was installed for this Python and for TensorFlow 1.15"
 )
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The parts of the loaded adapter that a rank uses."""
+
+    is_newer: bool
+    folder: str  # of its Python files; operations built from there are its own business
+    initialize_system: Callable[[], Any]  # an operation; nothing may run on the device before it
+    shutdown_system: Callable[[], Any]  # an operation
+    set_iteration_per_loop: Callable[..., Any]  # (session, train operation, iterations) -> operation
+    all_reduce: Callable[..., Any]  # (tensor, "sum", fusion=) -> tensor
+    broadcast: Callable[..., Any]  # (list of tensors, root rank) -> list of tensors
+    distributed_optimizer: Callable[..., Any]
+    loss_scale_optimizer: Callable[..., Any]
+    fixed_loss_scale: Callable[..., Any]
+    dynamic_loss_scale: Callable[..., Any]
+    keep_dtype_scope: Callable[[], ContextManager[None]]
+    set_split_strategy_by_idx: Callable[..., Any]
+    set_split_strategy_by_size: Callable[..., Any]
 
 
 def is_available() -> bool:
@@ -31,10 +75,10 @@ def is_available() -> bool:
     return importlib.util.find_spec(PACKAGE) is not None
 
 
-def load() -> ModuleType:
-    """The module that exports the adapter's optimizers, operations and helpers.
+def load() -> Adapter:
+    """Imports the adapter.
 
-    Importing it may replace `tf.Session.__init__`, so only a process that runs on an NPU calls this.
+    This may replace `tf.Session.__init__`, so only a process that runs on an NPU calls it.
 
     Raises:
         RunError: the adapter or one of its native libraries is missing or does not load.
@@ -43,13 +87,172 @@ def load() -> ModuleType:
         module = importlib.import_module(PACKAGE + ".npu_init")
     except Exception as error:  # a native library that does not load surfaces as any kind of error
         raise RunError(
-            f"the Ascend adapter {PACKAGE} cannot be used ({type(error).__name__}: {error}); {REMEDY}"
+            f"the Ascend adapter {PACKAGE} cannot be used ({type(error).__name__}: {error}); {_REMEDY}"
         ) from error
     # The adapter's own loader prints a failure and carries on: names are then missing, not raised.
-    for name in NEEDED:
+    for name in _NEEDED:
         if getattr(module, name, None) is None:
             raise RunError(
                 f"the Ascend adapter {PACKAGE} was imported without its {name}, so a native library "
-                f"did not load (its message is above); {REMEDY}"
+                f"did not load (its message is above); {_REMEDY}"
             )
-    return module
+    return _parts(module)
+
+
+def _parts(module: ModuleType) -> Adapter:
+    names: Any = module
+    return Adapter(
+        is_newer=hasattr(module, _NEWER_NAME),
+        folder=os.path.dirname(os.path.abspath(sys.modules[PACKAGE].__file__ or "")),
+        initialize_system=names.npu_ops.initialize_system,
+        shutdown_system=names.npu_ops.shutdown_system,
+        set_iteration_per_loop=names.util.set_iteration_per_loop,
+        all_reduce=names.hccl_ops.allreduce,
+        broadcast=names.hccl_ops.broadcast,
+        distributed_optimizer=names.NPUDistributedOptimizer,
+        loss_scale_optimizer=names.NPULossScaleOptimizer,
+        fixed_loss_scale=names.FixedLossScaleManager,
+        dynamic_loss_scale=names.ExponentialUpdateLossScaleManager,
+        keep_dtype_scope=names.npu_scope.keep_dtype_scope,
+        set_split_strategy_by_idx=names.set_split_strategy_by_idx,
+        set_split_strategy_by_size=names.set_split_strategy_by_size,
+    )
+
+
+class Option(NamedTuple):
+    """One key of the session options."""
+
+    field: str  # of the protocol buffer: b, i or s; a value in another one is read as zero, silently
+    newer: bool = False  # older adapters ignore it
+    choices: Tuple[str, ...] = ()
+
+
+# Flags that are handed over under their own names.
+PLAIN_FLAGS = ("precision_mode", "hcom_parallel")
+PLAIN_FLAGS_IF_GIVEN = ("graph_memory_max_size", "modify_mixlist", "op_compiler_cache_dir")
+
+# Takes the place of the first plain flag.
+PRECISION_MODE_V2 = "precision_mode_v2"
+MIXED_PRECISION = "allow_mix_precision"
+
+# Keys that follow from other flags, and the flags.
+OWNED: Dict[str, str] = {
+    "iterations_per_loop": "--iterations_per_loop",
+    "precision_mode": "--precision_mode",
+    "hcom_parallel": "--hcom_parallel",
+    "profiling_mode": "--profiling",
+    "profiling_options": "--profiling",
+    "enable_dump": "--dump",
+    "dump_path": "--dump",
+    "dump_step": "--dump_step",
+    "dump_mode": "--dump_mode",
+    "enable_dump_debug": "--overflow_debug",
+    "op_compiler_cache_dir": "--op_compiler_cache_dir",
+    "graph_memory_max_size": "--graph_memory_max_size",
+    "modify_mixlist": "--modify_mixlist",
+}
+
+_STATIC = "every shape of this project is static, and a loop on the device needs that"
+_LAYOUT = "ranks and devices follow from --rank_size and the rank table"
+
+# Keys that would break what the trainer relies on, and why.
+REFUSED: Dict[str, str] = {
+    "use_off_line": "without it everything stays on the host",
+    "mix_compile_mode": "it cuts the graph in two, which ends the loop on the device",
+    "enable_data_pre_proc": "without it every iteration of a loop trains on the same batch",
+    "graph_run_mode": "it follows from the command",
+    "is_tailing_optimization": "it needs an optimizer that this project does not use",
+    "job": _LAYOUT,
+    "task_index": _LAYOUT,
+    "local_rank_id": _LAYOUT,
+    "local_device_list": _LAYOUT,
+    "session_device_id": _LAYOUT + "; set ASCEND_DEVICE_ID for one rank",
+    "dynamic_input": _STATIC,
+    "dynamic_graph_execute_mode": _STATIC,
+    "dynamic_inputs_shape_range": _STATIC,
+    "input_shape": _STATIC,
+    "dynamic_dims": _STATIC,
+    "dynamic_node_type": _STATIC,
+    "compile_dynamic_mode": _STATIC,
+    "variable_placement": "variables belong on the device, where the loop updates them",
+}
+
+_BOOLEANS = ("hcom_multi_mode", "lower_functional_ops", "variable_format_optimize", "enable_compress_weight")
+_NEWER_BOOLEANS = ("external_weight", "input_batch_cpy", "oo_constant_folding")
+_INTEGERS = ("enable_small_channel", "enable_exception_dump", "op_debug_level")
+_NEWER_INTEGERS = (
+    "deterministic",
+    "static_memory_policy",
+    "atomic_clean_policy",
+    "topo_sorting_mode",
+    "input_fusion_size",
+    "export_compile_stat",
+    "variable_use_1g_huge_page",
+    "hccl_timeout",
+    "op_wait_timeout",
+    "op_execute_timeout",
+    "stream_sync_timeout",
+    "event_sync_timeout",
+    "graph_exec_timeout",
+)
+_STRINGS = (
+    "enable_scope_fusion_passes",
+    "variable_memory_max_size",
+    "stream_max_parallel_num",
+    "optypelist_for_implmode",
+    "fusion_switch_file",
+    "auto_tune_mode",
+    "mstune_mode",
+    "work_path",
+    "debug_dir",
+    "compress_weight_conf",
+)
+_NEWER_STRINGS = (
+    PRECISION_MODE_V2,
+    "customize_dtypes",
+    "op_precision_mode",
+    "aoe_config_file",
+    "graph_compiler_cache_dir",
+    "HCCL_algorithm",
+    "dump_data",
+    "dump_layer",
+    "op_debug_config",
+    "oo_level",
+    "aicore_num",
+    "memory_optimization_policy",
+    "optimization_switch",
+)
+
+# What --npu_option accepts, by key.
+OPTIONS: Dict[str, Option] = {
+    **{key: Option("b") for key in _BOOLEANS},
+    **{key: Option("b", newer=True) for key in _NEWER_BOOLEANS},
+    **{key: Option("i") for key in _INTEGERS},
+    **{key: Option("i", newer=True) for key in _NEWER_INTEGERS},
+    **{key: Option("s") for key in _STRINGS},
+    **{key: Option("s", newer=True) for key in _NEWER_STRINGS},
+    "op_select_implmode": Option("s", choices=("high_performance", "high_precision")),
+    "buffer_optimize": Option("s", choices=("l2_optimize", "off_optimize")),
+    "op_compiler_cache_mode": Option("s", choices=("enable", "force", "disable")),
+    "dump_debug_mode": Option("s", choices=("aicore_overflow", "atomic_overflow", "all")),
+    "aoe_mode": Option("s", newer=True, choices=("1", "2", "4")),
+    "jit_compile": Option("s", newer=True, choices=("true", "false", "auto")),
+}
+
+# Keys whose values are files that must exist.
+FILES = (
+    "modify_mixlist",
+    "fusion_switch_file",
+    "aoe_config_file",
+    "customize_dtypes",
+    "op_precision_mode",
+    "compress_weight_conf",
+)
+
+# Keys whose values are folders.
+FOLDERS = ("dump_path", "op_compiler_cache_dir", "debug_dir", "work_path", "graph_compiler_cache_dir")
+
+
+def is_newer_only(key: str) -> bool:
+    """Whether older adapters ignore this key without a word."""
+    return key == "modify_mixlist" or (key in OPTIONS and OPTIONS[key].newer)

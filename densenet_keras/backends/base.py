@@ -50,6 +50,25 @@ class Backend(abc.ABC):
     def placement(self) -> ContextManager[None]:
         """Wraps the construction of the whole graph, the input pipeline included."""
 
+    def plan_steps(self, plan: RunPlan, first_step: int) -> None:
+        """Called once before `session` by commands that train: what the session will be asked to run."""
+
+    @property
+    def optional_variables(self) -> List[tf.Variable]:
+        """Global variables that only this backend has.
+
+        Checkpoints hold them; one written elsewhere lacks them, and they then keep their initial values.
+        """
+        return []
+
+    def check_graph(self, fetches: Sequence[Any], purpose: str) -> None:
+        """Raises RunError if the device cannot run a graph that fetches these nodes, before it compiles.
+
+        Args:
+            fetches: operations and tensors.
+            purpose: what the graph is for, as in "evaluation"; for the message.
+        """
+
     @abc.abstractmethod
     def session(self, graph: tf.Graph) -> ContextManager[tf.compat.v1.Session]:
         """A session on `graph`, the device system up before the body and down after it.
