@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional
 
 if TYPE_CHECKING:
     from densenet_keras.backends.base import Backend
@@ -19,3 +19,32 @@ def create(config: Config, topology: Topology) -> Backend:
     from densenet_keras.backends.tensorflow import TensorFlowBackend
 
     return TensorFlowBackend(config, topology)
+
+
+def rank_environments(config: Config, base_env: Mapping[str, str]) -> Optional[List[Dict[str, str]]]:
+    """What the backend adds to `base_env` for each rank of this server; None if it adds nothing.
+
+    Where it is not None, the entries say which ranks (RANK_ID) are this server's: with a common rank
+    table they are a part of all.
+
+    Raises:
+        UsageError: the ranks cannot be placed on this server's devices.
+    """
+    if config.device.backend == "ascend":
+        from densenet_keras import rank_environment
+
+        return rank_environment.rank_environments(config, base_env)
+    return None
+
+
+def prepare_environment(config: Config, environ: Mapping[str, str]) -> Dict[str, str]:
+    """What a rank must add to its own environment before its backend is created.
+
+    Raises:
+        UsageError: the environment does not say which device is this rank's.
+    """
+    if config.device.backend == "ascend":
+        from densenet_keras import rank_environment
+
+        return rank_environment.complete_environment(config, environ)
+    return {}

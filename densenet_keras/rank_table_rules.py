@@ -1,0 +1,127 @@
+"""What a rank table must say for a job on Ascend 910 servers; docs/ascend.md names the sources."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Dict, Iterator
+
+if TYPE_CHECKING:
+    from densenet_keras.rank_table import RankTable, Server
+
+DEVICES_PER_SERVER = 8
+DEVICE_COUNTS = (1, 2, 4, 8)
+# Devices 0 to 3 and 4 to 7 are separate networks inside a 910 server.
+NETWORKS = (frozenset(range(4)), frozenset(range(4, 8)))
+COMPLETED = "completed"
+INITIALIZING = "initializing"
+VERSION = "1.0"
+SERVER_ID_LENGTH = 64
+
+
+def problems(table: RankTable, rank_size: int) -> Iterator[str]:
+    """Every rule that the table breaks for a job of `rank_size` ranks, with value and remedy."""
+    if table.status != COMPLETED:
+        yield (
+            f"status is {table.status!r}, but must be {COMPLETED!r}: wait until the cluster's "
+            "controller has filled the table in, or correct the file"
+        )
+        return
+    if table.version != VERSION:
+        yield f"version is {table.version!r}, but the 910 reads {VERSION!r}; write the table in that form"
+    if table.server_count is not None and table.server_count != str(len(table.servers)):
+        yield (
+            f"server_count is {table.server_count!r}, but the list holds {len(table.servers)} servers; "
+            "make them agree"
+        )
+    yield from _server_problems(table)
+    yield from _address_problems(table)
+    yield from _rank_problems(table, rank_size)
+
+
+def _server_problems(table: RankTable) -> Iterator[str]:
+    seen: Dict[str, int] = {}
+    for position, server in enumerate(table.servers):
+        if not server.server_id or len(server.server_id) >= SERVER_ID_LENGTH:
+            yield (
+                f"server {position} has server_id {server.server_id!r}; it must have 1 to "
+                f"{SERVER_ID_LENGTH - 1} characters, such as the server's IP address"
+            )
+        if server.server_id in seen:
+            yield (
+                f"server_id {server.server_id!r} belongs to servers {seen[server.server_id]} and "
+                f"{position}; list each server once, with all its devices"
+            )
+        seen[server.server_id] = position
+        yield from _device_problems(server)
+    counts = {server.server_id: len(server.devices) for server in table.servers}
+    if len(set(counts.values())) > 1:
+        yield f"servers have different numbers of devices, {counts}; every server must bring the same"
+
+
+def _address_problems(table: RankTable) -> Iterator[str]:
+    owners: Dict[str, str] = {}
+    for server in table.servers:
+        for device in server.devices:
+            where = f"server {server.server_id}, device {device.device_id}"
+            if not _is_address(device.device_ip):
+                yield (
+                    f"{where}: device_ip {device.device_ip!r} is no IPv4 address of a NIC; "
+                    f"hccn_tool -i {device.device_id} -ip -g shows the right one"
+                )
+            elif device.device_ip in owners:
+                yield (
+                    f"{where}: device_ip {device.device_ip} is also that of "
+                    f"{owners[device.device_ip]}; give each device its own"
+                )
+            else:
+                owners[device.device_ip] = where
+
+
+def _rank_problems(table: RankTable, rank_size: int) -> Iterator[str]:
+    owners: Dict[int, str] = {}
+    total = sum(len(server.devices) for server in table.servers)
+    for server in table.servers:
+        for device in server.devices:
+            where = f"server {server.server_id}, device {device.device_id}"
+            if device.rank in owners:
+                yield (
+                    f"{where}: rank_id {device.rank} is also that of {owners[device.rank]}; "
+                    f"use each of 0 to {total - 1} once"
+                )
+            elif not 0 <= device.rank < total:
+                yield (
+                    f"{where}: rank_id {device.rank} leaves a gap; {total} devices are "
+                    f"ranks 0 to {total - 1}"
+                )
+            owners.setdefault(device.rank, where)
+    if total != rank_size:
+        yield (
+            f"it holds {total} devices, but --rank_size is {rank_size}; "
+            "give the size of the table, or a table of that size"
+        )
+
+
+def _device_problems(server: Server) -> Iterator[str]:
+    where = f"server {server.server_id}"
+    ids = [device.device_id for device in server.devices]
+    for device_id in sorted(set(ids)):
+        if ids.count(device_id) > 1:
+            yield f"{where}: device_id {device_id} is listed {ids.count(device_id)} times; list it once"
+        if not 0 <= device_id < DEVICES_PER_SERVER:
+            yield f"{where}: device_id {device_id} does not exist; a server has devices 0 to 7"
+    if len(ids) not in DEVICE_COUNTS:
+        yield f"{where}: {len(ids)} devices; the 910 communicates over 1, 2, 4 or 8 of a server"
+    elif len(ids) in (2, 4) and not any(network.issuperset(ids) for network in NETWORKS):
+        yield (
+            f"{where}: devices {sorted(ids)} lie in both networks of the server; take {len(ids)} of "
+            "0 to 3, or of 4 to 7"
+        )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    # Leading zeros parse, but other programs read them as octal.
+    return str(address) == text and not address.is_unspecified and not address.is_multicast
