@@ -57,7 +57,7 @@ def _google() -> Optional[Checksum]:
         return None
     if google_crc32c.implementation != "c":
         return None
-    return google_crc32c.value  # type: ignore[no-any-return]
+    return google_crc32c.value
 
 
 def _tensorflow() -> Optional[Checksum]:

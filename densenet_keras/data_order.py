@@ -1,0 +1,77 @@
+"""Which record stands where, in training and in evaluation: pure functions of (seed, step, rank).
+
+Training: global position p = step * global_batch + rank * batch_size + i; pass = p // records; the record is
+the one that the pass's permutation puts at p % records. Nothing is dropped at the end of a pass, and
+the order over all ranks is the same for any number of them.
+
+Evaluation: the same positions, each record once in the order of the files, then NO_RECORD.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+
+from densenet_keras.errors import UsageError
+
+SEED_LIMIT = 1 << 31
+NO_RECORD = -1  # in place of a record number where an evaluation batch is filled up
+
+
+class Batch(NamedTuple):
+    """One rank's share of one step."""
+
+    records: np.ndarray  # [batch] int64, numbers in the split
+    draws: np.ndarray  # [batch, 2] int64, seed pairs of the augmentation, no two alike in a run
+
+
+class TrainOrder:
+    """The order of `records` records for one rank.
+
+    Raises:
+        UsageError: a seed that is negative or above 31 bits.
+    """
+
+    def __init__(self, seed: int, records: int, batch_size: int, rank: int, size: int) -> None:
+        if not 0 <= seed < SEED_LIMIT:
+            raise UsageError(f"--seed {seed} is outside 0 to {SEED_LIMIT - 1}; choose a number in that range")
+        self._seed = seed
+        self._records = records
+        self._batch_size = batch_size
+        self._first = rank * batch_size
+        self._global_batch = size * batch_size
+        # This pass and the next, and all that one batch spans if the split is smaller than it.
+        self._kept = 2 + batch_size // records
+        self._permutations: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of global step `step`, at the same cost for every step."""
+        positions = step * self._global_batch + self._first + np.arange(self._batch_size, dtype=np.int64)
+        passes, places = np.divmod(positions, self._records)
+        records = np.empty(self._batch_size, np.int64)
+        for number in np.unique(passes):
+            chosen = passes == number
+            records[chosen] = self._permutation(int(number))[places[chosen]]
+        return Batch(records, np.stack([(self._seed << 32) + passes, places], axis=1))
+
+    def _permutation(self, number: int) -> np.ndarray:
+        if number not in self._permutations:
+            random = np.random.RandomState([self._seed, number])
+            self._permutations[number] = random.permutation(self._records)
+            while len(self._permutations) > self._kept:
+                self._permutations.popitem(last=False)
+        return self._permutations[number]
+
+
+def eval_batches_per_rank(records: int, batch_size: int, size: int) -> int:
+    """Batches that each of `size` ranks evaluates, the same for all."""
+    return -(-records // (batch_size * size))
+
+
+def eval_records(step: int, records: int, batch_size: int, rank: int, size: int) -> np.ndarray:
+    """Record numbers of one rank's evaluation batch `step`, NO_RECORD past the end; [batch] int64."""
+    first = (step * size + rank) * batch_size
+    numbers = first + np.arange(batch_size, dtype=np.int64)
+    return np.where(numbers < records, numbers, NO_RECORD)

@@ -1,0 +1,168 @@
+"""The batches of one rank, as tf.data pipelines with fully static shapes.
+
+Records are read by number, one Python call for a whole local batch (a call for each record would
+cost four times as much), then decoded one by one in parallel, order kept. `prefetch` comes last: on
+an NPU that is what keeps the whole pipeline on the host.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List, Tuple
+
+import numpy as np
+import tensorflow as tf
+
+from densenet_keras import preprocessing
+from densenet_keras.config import Config
+from densenet_keras.data_order import NO_RECORD, TrainOrder, eval_batches_per_rank, eval_records
+from densenet_keras.record_reader import RecordReader
+from densenet_keras.records import BadRecord, Split
+from densenet_keras.synthetic import (
+    PREFETCH_BATCHES,
+    SYNTHETIC_SPLIT_SIZES,
+    synthetic_eval_dataset,
+    synthetic_train_dataset,
+)
+from densenet_keras.topology import Topology
+
+__all__ = [
+    "SYNTHETIC_SPLIT_SIZES",
+    "eval_batches_per_rank",
+    "eval_dataset",
+    "synthetic_eval_dataset",
+    "synthetic_train_dataset",
+    "train_dataset",
+]
+
+
+def train_dataset(
+    split: Split, config: Config, topology: Topology, start_step: tf.Tensor
+) -> tf.data.Dataset:
+    """This rank's endless training stream, from global step `start_step` on.
+
+    Elements: images [batch, size, size, 3] uint8, labels [batch] int32 from 0. Which image, crop and
+    flip stand where depends on (seed, pass over the data, position in the pass) alone: not on the
+    number of ranks or threads, nor on where the stream was started.
+
+    Args:
+        start_step: int64 scalar, read when the iterator is initialised.
+    """
+    data, image_size = config.data, _image_size(config)
+    reader = RecordReader(split)
+    order = TrainOrder(data.seed, len(split), data.batch_size, topology.rank, topology.size)
+
+    def read(step: np.int64) -> Tuple[np.ndarray, ...]:
+        batch, following = order.batch(int(step)), order.batch(int(step) + 1)
+        encoded = reader.images(batch.records, following.records)
+        labels = split.label[batch.records] - np.int32(data.label_offset)
+        return encoded, labels.astype(np.int32), batch.records, batch.draws
+
+    def decode(encoded: tf.Tensor, label: tf.Tensor, draw: tf.Tensor) -> Tuple[tf.Tensor, ...]:
+        image = preprocessing.decode_train(
+            encoded, draw, image_size, data.min_crop_area, data.horizontal_flip
+        )
+        return image, label
+
+    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+    batches = steps.map(
+        lambda step: _call_numpy(
+            read, step, data.batch_size,
+            [(tf.string, []), (tf.int32, []), (tf.int64, []), (tf.int64, [2])],
+        )
+    )
+    return _decoded_batches(batches, decode, split, config)
+
+
+def eval_dataset(split: Split, config: Config, topology: Topology) -> tf.data.Dataset:
+    """This rank's share of one evaluation: every record exactly once over all ranks.
+
+    Elements: images [batch, size, size, 3] uint8, labels [batch] int32 from 0, weights [batch]
+    float32: 1 for a record, 0 for the blank images that fill up the last batches. Every rank gets
+    `eval_batches_per_rank` of them.
+    """
+    data, image_size = config.data, _image_size(config)
+    reader = RecordReader(split)
+
+    def read(step: np.int64) -> Tuple[np.ndarray, ...]:
+        share = (len(split), data.batch_size, topology.rank, topology.size)
+        records, following = eval_records(int(step), *share), eval_records(int(step) + 1, *share)
+        real = records != NO_RECORD
+        labels = np.where(real, split.label[records] - np.int32(data.label_offset), 0)
+        encoded = reader.images(records, following[following != NO_RECORD])
+        return encoded, labels.astype(np.int32), records, real.astype(np.float32)
+
+    def decode(encoded: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> Tuple[tf.Tensor, ...]:
+        image = tf.cond(
+            weight > 0.0,
+            lambda: preprocessing.decode_eval(encoded, image_size),
+            lambda: tf.zeros([image_size, image_size, 3], tf.uint8),
+        )
+        return image, label, weight
+
+    steps = tf.data.Dataset.range(eval_batches_per_rank(len(split), data.batch_size, topology.size))
+    batches = steps.map(
+        lambda step: _call_numpy(
+            read, step, data.batch_size,
+            [(tf.string, []), (tf.int32, []), (tf.int64, []), (tf.float32, [])],
+        )
+    )
+    return _decoded_batches(batches, decode, split, config)
+
+
+def _call_numpy(
+    function: Callable[[np.int64], Tuple[np.ndarray, ...]],
+    step: tf.Tensor,
+    batch_size: int,
+    kinds: List[Tuple[tf.DType, List[int]]],
+) -> Tuple[tf.Tensor, ...]:
+    """`function` of the step as an operation, its outputs [batch_size, *shape] of the given kinds."""
+    outputs = tf.numpy_function(function, [step], [dtype for dtype, _ in kinds])
+    for output, (_, shape) in zip(outputs, kinds):
+        output.set_shape([batch_size] + shape)
+    return tuple(outputs)
+
+
+def _decoded_batches(
+    batches: tf.data.Dataset, decode: Callable[..., Any], split: Split, config: Config
+) -> tf.data.Dataset:
+    """Decodes batches of (encoded, label, record, extra); decode(encoded, label, extra) is an element."""
+    threads = config.data.data_threads or 1
+
+    def decoded(
+        encoded: tf.Tensor, label: tf.Tensor, record: tf.Tensor, extra: tf.Tensor
+    ) -> tf.data.Dataset:
+        own = tf.data.Dataset.from_tensors((encoded, label, extra)).map(decode)
+        # Only where decoding failed does the second part run. It could also hand out another image,
+        # should a run ever be allowed a number of bad ones.
+        failed = tf.data.Dataset.from_tensors(record).map(lambda number: _refuse(own, split, number))
+        return own.apply(tf.data.experimental.ignore_errors()).concatenate(failed).take(1)
+
+    return (
+        batches.prefetch(1)
+        .unbatch()
+        .interleave(decoded, cycle_length=threads, block_length=1, num_parallel_calls=threads)
+        .batch(config.data.batch_size, drop_remainder=True)
+        .prefetch(PREFETCH_BATCHES)
+    )
+
+
+def _refuse(like: tf.data.Dataset, split: Split, record: tf.Tensor) -> Tuple[tf.Tensor, ...]:
+    """Fails with the name of the record; shaped like an element of `like`."""
+
+    def fail(number: np.int64) -> None:
+        raise BadRecord(
+            f"{split.describe(int(number))}: the image cannot be decoded, though its checksum matches: it "
+            "was written damaged; write the shard anew without it"
+        )
+
+    dtypes = tf.nest.flatten(tf.compat.v1.data.get_output_types(like))
+    shapes = tf.nest.flatten(tf.compat.v1.data.get_output_shapes(like))
+    outputs = tf.numpy_function(fail, [record], dtypes)
+    for output, shape in zip(outputs, shapes):
+        output.set_shape(shape)
+    return tuple(outputs)
+
+
+def _image_size(config: Config) -> int:
+    assert config.model.image_size is not None, "cli resolves image_size"
+    return config.model.image_size

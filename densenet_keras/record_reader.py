@@ -1,0 +1,90 @@
+"""Reads batches of encoded images by record number: few descriptors, every checksum compared."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+
+import numpy as np
+
+from densenet_keras import tfrecord
+from densenet_keras.data_order import NO_RECORD
+from densenet_keras.records import BadRecord, Split
+
+_MAX_OPEN_FILES = 256  # ImageNet has 1,024 shards, and 1,024 is the usual limit of a whole process
+_NONE = np.zeros(0, np.int64)
+
+
+class RecordReader:
+    """Random access to the images of a split.
+
+    Safe to call from several threads; calls take turns.
+    """
+
+    def __init__(self, split: Split, max_open_files: int = _MAX_OPEN_FILES) -> None:
+        self.split = split
+        self._max_open_files = max_open_files
+        self._descriptors: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def images(self, records: np.ndarray, expected_next: np.ndarray = _NONE) -> np.ndarray:
+        """The encoded images of these records, [n] objects of type bytes; b"" for NO_RECORD.
+
+        Args:
+            expected_next: records that will probably be read next; the system is asked to fetch them
+                from the disk meanwhile, which doubles random reading from a cold one.
+
+        Raises:
+            BadRecord: naming the file and record that cannot be read or has changed.
+        """
+        images = np.empty(len(records), object)
+        with self._lock:
+            self._fetch_ahead(expected_next)
+            for row, record in enumerate(records):
+                images[row] = self._image(int(record)) if record != NO_RECORD else b""
+        return images
+
+    def close(self) -> None:
+        """Closes all files; the reader stays usable and opens them again."""
+        with self._lock:
+            while self._descriptors:
+                os.close(self._descriptors.popitem()[1])
+
+    def _image(self, record: int) -> bytes:
+        split = self.split
+        try:
+            data = os.pread(
+                self._descriptor(int(split.shard[record])),
+                int(split.length[record]) + tfrecord.FOOTER_BYTES,
+                int(split.offset[record]),
+            )
+        except OSError as error:
+            raise BadRecord(f"{split.describe(record)} cannot be read: {error.strerror}") from error
+        payload = split.verify(record, data)
+        start = int(split.image_start[record])
+        return payload[start : start + int(split.image_bytes[record])]
+
+    def _fetch_ahead(self, records: np.ndarray) -> None:
+        if not hasattr(os, "posix_fadvise"):
+            return
+        split = self.split
+        for record in records:
+            try:
+                os.posix_fadvise(
+                    self._descriptor(int(split.shard[record])),
+                    int(split.offset[record]),
+                    int(split.length[record]) + tfrecord.FOOTER_BYTES,
+                    os.POSIX_FADV_WILLNEED,
+                )
+            except OSError:  # no more than a hint; the read itself will say what is wrong
+                return
+
+    def _descriptor(self, shard: int) -> int:
+        descriptor = self._descriptors.pop(shard, None)
+        if descriptor is None:
+            if len(self._descriptors) >= self._max_open_files:
+                os.close(self._descriptors.popitem(last=False)[1])
+            descriptor = os.open(self.split.paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptors[shard] = descriptor
+        return descriptor
