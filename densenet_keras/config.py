@@ -130,10 +130,12 @@ def kinds() -> Dict[str, Kind]:
 
 def group_of(name: str) -> str:
     """The group that holds setting `name`; KeyError if none does."""
-    for group, kind in GROUPS.items():
-        if name in kind.__dataclass_fields__:
-            return group
-    raise KeyError(name)
+    return _groups_by_name()[name]
+
+
+@functools.lru_cache(maxsize=None)
+def _groups_by_name() -> Dict[str, str]:
+    return {f.name: group for group, kind in GROUPS.items() for f in dataclasses.fields(kind)}
 
 
 def load(path: str) -> Config:

@@ -48,3 +48,13 @@ def prepare_environment(config: Config, environ: Mapping[str, str]) -> Dict[str,
 
         return rank_environment.complete_environment(config, environ)
     return {}
+
+
+def takes_ascend_settings(config: Config) -> bool:
+    """Whether the settings of the group `ascend` mean anything to the (resolved) backend."""
+    return config.device.backend == "ascend"
+
+
+def needs_addresses(config: Config) -> bool:
+    """Whether the ranks of this backend must be told host and port of each other."""
+    return config.device.backend != "ascend"  # HCCL has the rank table

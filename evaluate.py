@@ -1,0 +1,8 @@
+"""Evaluate checkpoints of a DenseNet. See `python evaluate.py --help`."""
+
+import sys
+
+from densenet_keras import cli, config
+
+if __name__ == "__main__":
+    sys.exit(cli.main(config.EVALUATE))
