@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Iterator, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 from densenet_keras.config import Config
 
@@ -109,3 +109,19 @@ class Progress(NamedTuple):
     seconds: float  # spent in run_steps for this chunk
     compiled: bool  # whether `seconds` includes a first run, with compilation
     data_wait_seconds: float  # NaN where the backend cannot tell
+
+
+class StepLogs(Dict[str, float]):
+    """The `logs` of Keras callbacks, with where training stands beside the scalars.
+
+    A look-up of a missing name gives NaN, as a callback that writes a fixed set of columns
+    (CSVLogger) needs in epochs without evaluation; `get` and `in` see it as missing.
+    """
+
+    def __init__(self, scalars: Mapping[str, float], progress: Progress, interrupted: bool = False) -> None:
+        super().__init__(scalars)
+        self.progress = progress
+        self.interrupted = interrupted  # in on_train_end: a signal ended training early
+
+    def __missing__(self, name: str) -> float:
+        return math.nan

@@ -1,0 +1,41 @@
+"""How fast training is, and how much of that is waiting for data."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from densenet_keras.schedule import RunPlan, StepLogs
+
+
+class Throughput(tf.keras.callbacks.Callback):
+    """Adds `images_per_second` and `data_wait_fraction` to the logs where a log line is due.
+
+    That is where a chunk ends at a multiple of `plan.log_interval_steps`, and at the last step. Both
+    cover the steps since the line before and count only time spent in steps: not compilation, saving,
+    evaluation or callbacks. images_per_second is over all ranks; it is NaN if every step since then
+    was compiled first, as data_wait_fraction is if the backend cannot tell.
+    """
+
+    def __init__(self, plan: RunPlan) -> None:
+        super().__init__()
+        self._plan = plan
+        self._clear()
+
+    def _clear(self) -> None:
+        self._steps, self._seconds, self._data_wait_seconds = 0, 0.0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
+        progress = logs.progress
+        if not progress.compiled:
+            self._steps += progress.steps
+            self._seconds += progress.seconds
+            self._data_wait_seconds += progress.data_wait_seconds
+        if progress.step % self._plan.log_interval_steps and progress.step != self._plan.total_steps:
+            return
+        timed = self._seconds > 0.0
+        images = self._steps * self._plan.global_batch
+        logs["images_per_second"] = images / self._seconds if timed else math.nan
+        logs["data_wait_fraction"] = self._data_wait_seconds / self._seconds if timed else math.nan
+        self._clear()

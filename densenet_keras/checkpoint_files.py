@@ -1,0 +1,192 @@
+"""Checkpoints as files: which there are, which is the newest, how one comes to exist. No TensorFlow.
+
+A TensorFlow V2 checkpoint PREFIX is PREFIX.index and PREFIX.data-00000-of-0000N. Its index is written
+last and deleted first, so a checkpoint whose index exists was once whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from typing import Iterator, List, NamedTuple, Optional, Tuple
+
+from densenet_keras.errors import UsageError
+
+BASENAME = "model.ckpt"
+STATE_FILE = "checkpoint"
+_TEMPORARY = "saving.tmp"
+
+_STEP = re.compile(r"-(\d+)$")
+_DATA = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
+
+_log = logging.getLogger(__name__)
+
+
+class Checkpoint(NamedTuple):
+    """A whole checkpoint."""
+
+    path: str  # prefix of its files
+    step: int  # from its name; -1 if the name has none
+    modified_seconds: float  # since 1970
+
+
+def missing_files(path: str) -> List[str]:
+    """The files that checkpoint `path` lacks; [] if it is whole."""
+    folder, name = os.path.split(path)
+    present = set(_listdir(folder or "."))
+    missing = [] if name + ".index" in present else [path + ".index"]
+    counts = {int(m.group(2)) for m in map(_DATA.search, present) if m and m.string[: m.start()] == name}
+    shards = max(counts, default=1)
+    for shard in range(shards):
+        data = f"{name}.data-{shard:05d}-of-{shards:05d}"
+        if data not in present:
+            missing.append(os.path.join(folder, data))
+    return missing
+
+
+def newest(log_dir: str) -> Optional[Tuple[str, int]]:
+    """Path and step of the newest whole checkpoint that a run left in `log_dir`; None if there is none.
+
+    Incomplete ones are skipped with a warning.
+    """
+    found = _in_folder(log_dir, own=True)
+    return (found[-1].path, found[-1].step) if found else None
+
+
+def list_checkpoints(path: str) -> List[Checkpoint]:
+    """The whole checkpoints in folder `path`, by step; or the one checkpoint `path` names.
+
+    A checkpoint is named by its prefix or one of its files. In a folder, those of a training run are
+    taken (model.ckpt-STEP); if there are none, all.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not os.path.isdir(path):
+        return [_named(path)]
+    found = _in_folder(path, own=True) or _in_folder(path, own=False)
+    if not found:
+        raise UsageError(f"folder {path} holds no checkpoint, no pair of NAME.index and NAME.data-*")
+    return found
+
+
+def resolve(path: str) -> str:
+    """The prefix of the checkpoint that `path` names; in a folder, of the newest.
+
+    Raises:
+        UsageError: there is none, or it lacks files.
+    """
+    return list_checkpoints(path)[-1].path
+
+
+def _named(path: str) -> Checkpoint:
+    prefix = _DATA.sub("", path[: -len(".index")] if path.endswith(".index") else path)
+    missing = missing_files(prefix)
+    if missing:
+        hint = "give a prefix such as model.ckpt-100, one of its files, or a folder"
+        if os.path.exists(prefix) or len(missing) == 1:
+            hint = "the checkpoint is incomplete, or not of TensorFlow's V2 format; give another"
+        raise UsageError(f"checkpoint {prefix}: file {missing[0]} does not exist; {hint}")
+    return _checkpoint(prefix)
+
+
+def _in_folder(folder: str, own: bool) -> List[Checkpoint]:
+    found = []
+    for name in _listdir(folder):
+        if not name.endswith(".index") or name.startswith(_TEMPORARY):
+            continue
+        prefix = os.path.join(folder, name[: -len(".index")])
+        if own and not re.match(re.escape(BASENAME) + r"-\d+\.index$", name):
+            continue
+        missing = missing_files(prefix)
+        if missing:
+            _log.warning("checkpoint %s is passed over: %s does not exist", prefix, missing[0])
+            continue
+        found.append(_checkpoint(prefix))
+    return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.path))
+
+
+def _checkpoint(prefix: str) -> Checkpoint:
+    step = _STEP.search(prefix)
+    return Checkpoint(prefix, int(step.group(1)) if step else -1, os.path.getmtime(prefix + ".index"))
+
+
+def _listdir(folder: str) -> List[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+@contextlib.contextmanager
+def publishing(path: str) -> Iterator[str]:
+    """A temporary prefix to write a checkpoint of one data file to; after the body it is at `path`.
+
+    If the process dies at any point, the checkpoint is either whole or does not exist, and others are
+    untouched.
+    """
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    _remove_leftovers(folder)
+    temporary = os.path.join(folder, f"{_TEMPORARY}-{name}")
+    yield temporary
+    data = ".data-00000-of-00001"
+    _sync(temporary + data)
+    _sync(temporary + ".index")
+    # Where the same step is saved again, the old index must not meet the new data.
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path + ".index")
+        _sync(folder)
+    os.replace(temporary + data, path + data)
+    _sync(folder)
+    os.replace(temporary + ".index", path + ".index")
+    _sync(folder)
+
+
+def write_state(folder: str, keep: int) -> None:
+    """Points TensorFlow's tools to the newest checkpoint, then deletes all but the newest `keep`."""
+    found = _in_folder(folder, own=True)
+    kept = found[-keep:] if keep else found
+    names = [os.path.basename(checkpoint.path) for checkpoint in kept]
+    lines = [f'model_checkpoint_path: "{names[-1]}"\n']
+    lines += [f'all_model_checkpoint_paths: "{name}"\n' for name in names]
+    temporary = os.path.join(folder, _TEMPORARY)
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(lines)
+    _sync(temporary)
+    os.replace(temporary, os.path.join(folder, STATE_FILE))
+    for checkpoint in found[: len(found) - len(kept)]:
+        _delete(checkpoint.path)
+
+
+def _delete(prefix: str) -> None:
+    """Deletes a checkpoint, its index first: what remains if this is cut short is none."""
+    os.remove(prefix + ".index")
+    folder, name = os.path.split(prefix)
+    for other in _listdir(folder):
+        if _DATA.search(other) and _DATA.sub("", other) == name:
+            os.remove(os.path.join(folder, other))
+
+
+def _remove_leftovers(folder: str) -> None:
+    """Removes what saves and deletions that were killed half-way left in `folder`."""
+    names = _listdir(folder)
+    for name in names:
+        orphan = (
+            name.startswith(BASENAME + "-")
+            and _DATA.search(name)
+            and _DATA.sub("", name) + ".index" not in names
+        )
+        if orphan or name.startswith(_TEMPORARY):
+            os.remove(os.path.join(folder, name))
+
+
+def _sync(path: str) -> None:
+    """Returns once what `path` holds is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,230 @@
+"""Runs a training plan chunk by chunk and calls Keras callbacks in between."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Callable, ContextManager, Dict, List, Optional, Sequence, Set
+
+import tensorflow as tf
+from tensorflow.python.keras.callbacks import CallbackList
+
+from densenet_keras.backends.base import Backend, Step
+from densenet_keras.schedule import Progress, RunPlan, StepLogs
+
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object  # Python 3.7 has none
+
+# What a rank asks of the others after a chunk. Requests are summed over ranks, so each takes its own
+# digits of the int32 sum, enough for 32,767 ranks.
+STOP_TRAINING = 1
+INTERRUPT = 1 << 16
+
+# Means over the epoch in on_epoch_end, as Keras's fit gives them; other scalars are as of its last step.
+MEAN_OVER_EPOCH = ("loss", "total_loss")
+
+
+class StopFlag(Protocol):
+    """What a signal handler leaves behind."""
+
+    signal: int  # 0, or the number of the signal received
+
+
+class Watchdog(Protocol):
+    """Ends the process if training makes no progress for too long."""
+
+    def beat(self, seconds: Optional[float] = None) -> None:
+        """Progress was made; `seconds` is what a chunk usually takes, None if it held a compilation."""
+
+    def phase(self, what: str, timeout_seconds: float) -> ContextManager[None]:
+        """The body may take that long; `what` completes "no progress while ..."."""
+
+
+def run(
+    *,
+    session: tf.compat.v1.Session,
+    backend: Backend,
+    step: Step,
+    plan: RunPlan,
+    first_step: int,
+    model: tf.keras.Model,
+    callbacks: Sequence[tf.keras.callbacks.Callback],
+    stop: StopFlag,
+    agree: Callable[[int], int],
+    watchdog: Watchdog,
+    first_step_timeout_seconds: float,
+) -> int:
+    """Trains from `first_step` to the end of the plan, or until a rank asks to stop.
+
+    Hooks are called as Keras's fit calls them, a chunk being one batch: its index is that of the
+    chunk's last step within the epoch, its logs hold that step's scalars, `batch` and `size` (images
+    of the chunk, over all ranks). Every epoch begun is ended, a partial one too, unless a signal
+    interrupts: then the same epoch is to be continued by another run. on_train_end comes last in
+    either case, with `logs.interrupted` to tell them apart. After an exception it does not come, as
+    in Keras, because part of what it does needs every rank.
+
+    A callback with a method `close()` has it called at the very end, in reverse order, whatever
+    happened before.
+
+    Args:
+        agree: sums one integer over all ranks; called by all of them after each chunk.
+
+    Returns:
+        The global step reached, the same on all ranks.
+    """
+    hooks = CallbackList(list(callbacks))
+    try:
+        hooks.set_params(_parameters(plan, step))
+        hooks.set_model(model)
+        model.stop_training = False
+        chunks = _Chunks(session, backend, step, plan, watchdog, first_step_timeout_seconds)
+        return _train(hooks, chunks, model, stop, agree, first_step)
+    finally:
+        _close(callbacks)
+
+
+def _train(
+    hooks: CallbackList,
+    chunks: _Chunks,
+    model: tf.keras.Model,
+    stop: StopFlag,
+    agree: Callable[[int], int],
+    first_step: int,
+) -> int:
+    plan = chunks.plan
+    epoch = _Epoch(hooks, plan)
+    done = first_step
+    logs = StepLogs({}, Progress(done, plan.epoch(done), 0, 0.0, False, math.nan))
+    hooks.on_train_begin()
+    for start, end in plan.chunks(first_step):
+        epoch.begin(start)
+        batch = (end - 1) % plan.steps_per_epoch
+        size = (end - start) * plan.global_batch
+        hooks.on_train_batch_begin(batch, {"batch": batch, "size": size})
+        logs = chunks.run(start, end)
+        logs.update(batch=batch, size=size)
+        epoch.add(logs)
+        hooks.on_train_batch_end(batch, logs)
+        done = end
+        if end % plan.steps_per_epoch == 0 or end == plan.total_steps:
+            epoch.end(logs.progress)
+        requests = agree(STOP_TRAINING * bool(model.stop_training) + INTERRUPT * bool(stop.signal))
+        if requests:
+            # All ranks must leave the same way, whichever of them asked.
+            model.stop_training = requests % INTERRUPT > 0
+            logs.interrupted = requests >= INTERRUPT and end < plan.total_steps
+            break
+    if not logs.interrupted:
+        epoch.end(logs.progress)
+    hooks.on_train_end(StepLogs({}, logs.progress, logs.interrupted))
+    return done
+
+
+class _Chunks:
+    """Runs chunks against the clock and the watchdog."""
+
+    def __init__(
+        self,
+        session: tf.compat.v1.Session,
+        backend: Backend,
+        step: Step,
+        plan: RunPlan,
+        watchdog: Watchdog,
+        first_step_timeout_seconds: float,
+    ) -> None:
+        self.plan = plan
+        self._session, self._backend, self._step = session, backend, step
+        self._watchdog, self._timeout_seconds = watchdog, first_step_timeout_seconds
+        self._counts_seen: Set[int] = set()
+
+    def run(self, start: int, end: int) -> StepLogs:
+        """Runs steps start to end; scalars and progress of the last one."""
+        count = end - start
+        begun = time.monotonic()
+        if count in self._counts_seen:
+            result = self._backend.run_steps(self._session, self._step, count)
+        else:
+            # A device may compile another graph for another number of steps.
+            self._counts_seen.add(count)
+            with self._watchdog.phase(f"running {count} steps for the first time", self._timeout_seconds):
+                result = self._backend.run_steps(self._session, self._step, count)
+        seconds = time.monotonic() - begun
+        self._watchdog.beat(None if result.compiled else seconds)
+        scalars = {name: float(value) for name, value in result.metrics.items()}
+        scalars.update(self._backend.extra_metrics(scalars))
+        progress = Progress(
+            step=end,
+            epoch=self.plan.epoch(end),
+            steps=count,
+            seconds=seconds,
+            compiled=result.compiled,
+            data_wait_seconds=result.data_wait_seconds,
+        )
+        return StepLogs(scalars, progress)
+
+
+class _Epoch:
+    """Begins and ends epochs, and gathers what on_epoch_end reports."""
+
+    def __init__(self, hooks: CallbackList, plan: RunPlan) -> None:
+        self._hooks, self._plan = hooks, plan
+        self._open = -1
+        self._steps = 0
+        self._sums: Dict[str, float] = {}
+        self._last: Dict[str, float] = {}
+
+    def begin(self, step: int) -> None:
+        """Begins the epoch that step `step` belongs to, unless it has begun."""
+        if self._open >= 0:
+            return
+        self._open = step // self._plan.steps_per_epoch
+        self._steps, self._sums = 0, {}
+        self._hooks.on_epoch_begin(self._open)
+
+    def add(self, logs: StepLogs) -> None:
+        """Counts a chunk in, before callbacks may add to its logs."""
+        steps = logs.progress.steps
+        self._steps += steps
+        self._last = {name: value for name, value in logs.items() if name not in ("batch", "size")}
+        for name in MEAN_OVER_EPOCH:
+            if name in logs:
+                self._sums[name] = self._sums.get(name, 0.0) + logs[name] * steps
+
+    def end(self, progress: Progress) -> None:
+        """Ends the epoch, unless none is open."""
+        if self._open < 0:
+            return
+        epoch, self._open = self._open, -1
+        means = {name: total / self._steps for name, total in self._sums.items()}
+        self._hooks.on_epoch_end(epoch, StepLogs({**self._last, **means}, progress))
+
+
+def _parameters(plan: RunPlan, step: Step) -> Dict[str, object]:
+    """What fit would pass to set_params."""
+    evaluates = plan.eval_interval_steps > 0
+    return {
+        "batch_size": plan.global_batch,
+        "epochs": math.ceil(plan.total_steps / plan.steps_per_epoch),
+        "steps": plan.steps_per_epoch,
+        "samples": plan.steps_per_epoch * plan.global_batch,
+        "verbose": 1,
+        "do_validation": evaluates,
+        "metrics": epoch_columns(step, evaluates),
+    }
+
+
+def epoch_columns(step: Step, evaluates: bool) -> List[str]:
+    """Names that the logs of on_epoch_end hold, those of an epoch with evaluation."""
+    names = list(step.metrics)
+    if evaluates:
+        names += ["val_top1", "val_top5", "val_loss"]
+    return names
+
+
+def _close(callbacks: Sequence[tf.keras.callbacks.Callback]) -> None:
+    for callback in reversed(callbacks):
+        close = getattr(callback, "close", None)
+        if callable(close):
+            close()
