@@ -50,7 +50,7 @@ class Backend(abc.ABC):
     def placement(self) -> ContextManager[None]:
         """Wraps the construction of the whole graph, the input pipeline included."""
 
-    def plan_steps(self, plan: RunPlan, first_step: int) -> None:
+    def plan_steps(self, plan: RunPlan, first_step: int) -> None:  # noqa: B027  (most need nothing)
         """Called once before `session` by commands that train: what the session will be asked to run."""
 
     @property
@@ -61,7 +61,7 @@ class Backend(abc.ABC):
         """
         return []
 
-    def check_graph(self, fetches: Sequence[Any], purpose: str) -> None:
+    def check_graph(self, fetches: Sequence[Any], purpose: str) -> None:  # noqa: B027  (likewise)
         """Raises RunError if the device cannot run a graph that fetches these nodes, before it compiles.
 
         Args:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import OrderedDict
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, Tuple, Union
 
 from densenet_keras.backends import adapter
 from densenet_keras.config import EVALUATE, Config
@@ -24,22 +24,7 @@ Options = Dict[str, Tuple[str, Value]]
 DEVICE_MEMORY_BYTES = 31 * 1024**3
 _DEFAULT_VARIABLE_BYTES = 5 * 1024**3
 
-_MOST_SEGMENTS = 8
 _MOST_DUMP_PIECES = 100
-
-
-class LossScale(NamedTuple):
-    """How the loss is scaled against float16 underflow."""
-
-    kind: str  # none, fixed or dynamic
-    value: float  # of a fixed scale
-
-
-class GradientSplit(NamedTuple):
-    """How gradients are fused for their exchange."""
-
-    kind: str  # idx or size
-    values: List[int]
 
 
 def session_options(config: Config, rank: int, iterations_per_loop: int = 1) -> Options:
@@ -78,62 +63,6 @@ def session_options(config: Config, rank: int, iterations_per_loop: int = 1) -> 
     _check_memory(options)
     _check_paths(options)
     return options
-
-
-def validate(config: Config) -> None:
-    """Everything about the NPU flags that can be known before processes start.
-
-    Raises:
-        UsageError: see `session_options`, `loss_scale` and `gradient_split`.
-    """
-    session_options(config, 0)
-    loss_scale(config)
-    gradient_split(config)
-    if config.ascend.max_skipped_steps < 1:
-        raise UsageError(
-            f"--max_skipped_steps {config.ascend.max_skipped_steps}: steps skipped in a row before training "
-            "gives up, at least 1"
-        )
-
-
-def loss_scale(config: Config) -> LossScale:
-    """What --loss_scale asks for.
-
-    Raises:
-        UsageError: neither none nor dynamic nor a number of at least 1.
-    """
-    text = config.ascend.loss_scale
-    if text in ("none", "dynamic"):
-        return LossScale(text, 1.0)
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 1.0 <= value < float("inf"):
-        raise UsageError(f"--loss_scale {text}: none, dynamic, or a number of at least 1, such as 512")
-    return LossScale("fixed", value)
-
-
-def gradient_split(config: Config) -> Optional[GradientSplit]:
-    """What --gradient_split asks for; None if nothing.
-
-    Raises:
-        UsageError: not idx: with ascending indices or size: with percentages of 100 in all.
-    """
-    text = config.ascend.gradient_split
-    if not text:
-        return None
-    kind, _, numbers = text.partition(":")
-    if kind not in ("idx", "size") or not re.fullmatch(r"\d+(,\d+)*", numbers):
-        raise UsageError(f"--gradient_split {text}: idx:159,363 or size:60,20,20, whole numbers")
-    values = [int(number) for number in numbers.split(",")]
-    if len(values) > _MOST_SEGMENTS:
-        raise UsageError(f"--gradient_split {text}: {len(values)} segments, at most {_MOST_SEGMENTS}")
-    if kind == "idx" and values != sorted(set(values)):
-        raise UsageError(f"--gradient_split {text}: each index must be larger than the one before")
-    if kind == "size" and (sum(values) != 100 or 0 in values):
-        raise UsageError(f"--gradient_split {text}: percentages above 0 adding up to 100, got {sum(values)}")
-    return GradientSplit(kind, values)
 
 
 def make_folders(options: Options) -> None:
@@ -276,8 +205,8 @@ def _check_memory(options: Options) -> None:
         total += _DEFAULT_VARIABLE_BYTES
     if total > DEVICE_MEMORY_BYTES:
         raise UsageError(
-            f"graph_memory_max_size and variable_memory_max_size are {total / 1024**3:.1f} GiB together (variables "
-            f"take {_DEFAULT_VARIABLE_BYTES // 1024**3} GiB by default); the device gives "
+            f"graph_memory_max_size and variable_memory_max_size are {total / 1024**3:.1f} GiB in all "
+            f"(variables take {_DEFAULT_VARIABLE_BYTES // 1024**3} GiB by default); the device gives "
             f"{DEVICE_MEMORY_BYTES // 1024**3} GiB"
         )
 
