@@ -66,11 +66,33 @@ def build_train_step(
         minimize="total_loss",
         variables=model.trainable_variables,
         global_step=global_step,
-        updates=model.get_updates_for(inputs),
+        updates=_shared_statistics(model, model.get_updates_for(inputs), backend),
         metrics={"learning_rate": rate},
     )
     slots = [optimizer.get_slot(variable, "momentum") for variable in model.trainable_variables]
     return TrainStep(model, step, rate, slots)
+
+
+def _shared_statistics(
+    model: tf.keras.Model, updates: Sequence[tf.Operation], backend: Backend
+) -> List[tf.Operation]:
+    """Updates of the moving statistics after which they are equal on all ranks.
+
+    Each rank normalises by its own batch, so its moving statistics are its own too. Averaged in every
+    step (in one buffer, 0.3 MB for DenseNet-121) they are those of the batches of all ranks, whichever
+    rank saves or evaluates, and nothing depends on when it does.
+    """
+    statistics = model.non_trainable_weights
+    if backend.topology.size == 1 or not statistics:
+        return list(updates)
+    with tf.control_dependencies(updates):
+        flat = tf.concat([tf.reshape(variable.read_value(), [-1]) for variable in statistics], axis=0)
+    mean = backend.all_reduce_mean([flat])[0]
+    parts = tf.split(mean, [variable.shape.num_elements() for variable in statistics])
+    return [
+        variable.assign(tf.reshape(part, variable.shape), read_value=False)
+        for variable, part in zip(statistics, parts)
+    ]
 
 
 def build_eval_step(

@@ -1,0 +1,60 @@
+"""The data of a run: TFRecord splits or synthetic images, behind one pair of functions."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import tensorflow as tf
+
+from densenet_keras import pipeline, records, synthetic
+from densenet_keras.config import Config
+from densenet_keras.topology import Topology
+
+
+class Inputs:
+    """Datasets of one rank.
+
+    Args:
+        train: whether training batches will be asked for.
+        evaluate: whether evaluation batches will be asked for.
+
+    Raises:
+        UsageError: a split that is asked for is missing or damaged.
+    """
+
+    def __init__(self, config: Config, topology: Topology, *, train: bool, evaluate: bool) -> None:
+        self._config = config
+        self._topology = topology
+        self._train: Optional[records.Split] = None
+        self._validation: Optional[records.Split] = None
+        if config.data.synthetic_data:
+            self.train_images, self.eval_images = synthetic.SYNTHETIC_SPLIT_SIZES
+            return
+        if train:
+            self._train = records.open_split(config.data.data_dir, "train")
+        if evaluate:
+            self._validation = records.open_split(config.data.data_dir, "validation")
+        self.train_images = len(self._train) if self._train is not None else 0
+        self.eval_images = len(self._validation) if self._validation is not None else 0
+
+    def train_dataset(self, start_step: tf.Tensor) -> tf.data.Dataset:
+        """See `pipeline.train_dataset`."""
+        if self._train is None:
+            return synthetic.synthetic_train_dataset(self._config, self._topology)
+        return pipeline.train_dataset(self._train, self._config, self._topology, start_step)
+
+    def eval_dataset(self) -> tf.data.Dataset:
+        """Pass after pass of `pipeline.eval_dataset`, `eval_batches` batches each."""
+        if self._validation is None:
+            one_pass = synthetic.synthetic_eval_dataset(self._config, self._topology)
+        else:
+            one_pass = pipeline.eval_dataset(self._validation, self._config, self._topology)
+        # Prefetch stays last: on an NPU that keeps the whole pipeline on the host.
+        return one_pass.repeat().prefetch(pipeline.PREFETCH_BATCHES)
+
+    @property
+    def eval_batches(self) -> int:
+        """Batches of this rank in one pass over the validation images."""
+        return pipeline.eval_batches_per_rank(
+            self.eval_images, self._config.data.batch_size, self._topology.size
+        )

@@ -1,0 +1,351 @@
+"""Where everything is put together: train, fine-tune and evaluate, each read from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from densenet_keras import backends, checkpoint, loop, schedule, steps, user_callbacks
+from densenet_keras.backends.base import Backend
+from densenet_keras.callbacks import (
+    CheckpointSaver,
+    Console,
+    CosineLearningRate,
+    Evaluate,
+    Metrics,
+    ProgressBar,
+    StopOnNonFinite,
+    TensorBoard,
+    Throughput,
+)
+from densenet_keras.callbacks.evaluation import TABLE_HEADER, format_utc, table_row
+from densenet_keras.config import EVALUATE, Config
+from densenet_keras.errors import RunError
+from densenet_keras.evaluation import EvalResult, Evaluator
+from densenet_keras.inputs import Inputs
+from densenet_keras.model import build_densenet
+from densenet_keras.schedule import RunPlan
+from densenet_keras.topology import Topology
+from densenet_keras.watchdog import StopFlag, Watchdog
+
+PLAN_FILE = "plan.json"
+
+
+def run(config: Config, topology: Topology, stop: StopFlag, watchdog: Watchdog) -> None:
+    """What one rank does for the command in `config`."""
+    if config.command == EVALUATE:
+        evaluate(config, topology, watchdog)
+    else:
+        callbacks = user_callbacks.load(config.run.callbacks) if config.run.callbacks else []
+        train(config, topology, callbacks, stop, watchdog)
+
+
+def train(
+    config: Config,
+    topology: Topology = Topology(),  # noqa: B008  (frozen)
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    stop: Optional[StopFlag] = None,
+    watchdog: Optional[Watchdog] = None,
+) -> int:
+    """Trains, or fine-tunes from a checkpoint, or continues the run in log_dir.
+
+    Args:
+        config: resolved, as `cli.parse` returns it.
+        callbacks: the user's own Keras callbacks, the same on every rank.
+        stop: asks to stop after the current chunk.
+        watchdog: ends the process if training makes no progress; none by default.
+
+    Returns:
+        The global step reached.
+    """
+    stop = stop or StopFlag()
+    watchdog = watchdog or _patient(config)
+    user_callbacks.check(callbacks, "callbacks")
+    evaluates = config.run.mode == "train_and_evaluate"
+    inputs = Inputs(config, topology, train=True, evaluate=evaluates)
+    plan = schedule.plan(config, inputs.train_images, inputs.eval_images)
+    resumed = checkpoint.newest(config.run.log_dir)
+    first_step = resumed[1] if resumed else 0
+    if first_step >= plan.total_steps:
+        if topology.is_primary:
+            print(
+                f"{config.run.log_dir} already holds step {first_step} of {plan.total_steps}: nothing to "
+                "train. Raise --max_epochs or --max_train_steps to go on, or choose another --log_dir."
+            )
+        return first_step
+
+    backend = backends.create(config, topology)
+    backend.plan_steps(plan, first_step)
+    rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
+    graph = tf.Graph()
+    with graph.as_default(), backend.placement():
+        tf.compat.v1.set_random_seed(config.data.seed)
+        tf.keras.backend.set_learning_phase(1)
+        start_step = tf.compat.v1.placeholder_with_default(tf.constant(0, tf.int64), [], "start_step")
+        batches = tf.compat.v1.data.make_initializable_iterator(inputs.train_dataset(start_step))
+        built = steps.build_train_step(
+            lambda images: build_densenet(config.model, images),
+            backend.measure_get_next(batches),
+            config,
+            rate.tensor,
+            backend,
+        )
+        host_sum = steps.HostSum(backend, integers=3, floats=1)
+        validation = _Validation(built.model, inputs, host_sum, backend, watchdog) if evaluates else None
+        # Every variable, so that a resumed run continues exactly: momentum and backend's own included.
+        variables = {v.op.name: v for v in tf.compat.v1.global_variables()}
+        optional = [v.op.name for v in backend.optional_variables]
+        saver = checkpoint.Saver(variables, config.run.log_dir, config.run.keep_checkpoint_max, optional)
+        synchronise = backend.broadcast(tf.compat.v1.global_variables())
+        initialise = [tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()]
+
+    with backend.session(graph) as session, watchdog.phase("preparing", _compile_seconds(config)):
+        backend.check_graph([built.step.train_op, *built.step.metrics.values()], "training")
+        session.run(initialise)
+        session.run(batches.initializer, feed_dict={start_step: first_step})
+        if validation is not None:
+            backend.check_graph(list(validation.sums), "evaluation")
+            session.run(validation.iterator.initializer)
+        origin = _restore(session, saver, built.model, config, resumed)
+        if topology.size > 1:
+            session.run(synchronise)
+            _same_start(session, host_sum, first_step, topology, config)
+        own = user_callbacks.prepare(callbacks, built.model, topology.is_primary)
+        backend.prepare_steps(session, built.step, plan, first_step)
+        graph.finalize()
+
+        def save(step: int) -> None:
+            with watchdog.phase(f"saving the checkpoint of step {step}", _compile_seconds(config)):
+                saver.save(session, step, topology.is_primary)
+
+        ordered: List[Any] = [rate, StopOnNonFinite(), Throughput(plan)]
+        reports: List[Any] = []
+        if topology.is_primary:
+            _write_plan(config.run.log_dir, plan)
+            console = Console(config.run.log_dir, config.run.log_name)
+            console.write(_headline(config, plan, origin))
+            metrics = Metrics(config.run.log_dir, first_step)
+            tensorboard = TensorBoard(config.run.log_dir, first_step)
+            progress_bar = ProgressBar(plan, first_step, interactive=_interactive())
+            ordered += [console, metrics, tensorboard, progress_bar]
+            reports = [console.evaluation, metrics.evaluation, tensorboard.evaluation]
+        ordered.append(CheckpointSaver(plan, save))
+        if validation is not None:
+            ordered.append(Evaluate(plan, validation.evaluate(session, topology.is_primary), reports))
+        return loop.run(
+            session=session,
+            backend=backend,
+            step=built.step,
+            plan=plan,
+            first_step=first_step,
+            model=built.model,
+            callbacks=[*ordered, *own],
+            stop=stop,
+            agree=lambda request: int(host_sum(session, [request, 0, 0], [0.0])[0][0]),
+            watchdog=watchdog,
+            first_step_timeout_seconds=_compile_seconds(config),
+        )
+
+
+class CheckpointResult(NamedTuple):
+    """One line of the evaluation table."""
+
+    checkpoint: str
+    step: int
+    epoch: Optional[float]  # None where the run folder does not tell how long an epoch was
+    top1: float  # percent
+    top5: float  # percent
+    loss: float
+    images: int
+    seconds: float
+
+
+def evaluate(
+    config: Config,
+    topology: Topology = Topology(),  # noqa: B008  (frozen)
+    watchdog: Optional[Watchdog] = None,
+) -> List[CheckpointResult]:
+    """Evaluates every checkpoint that eval_dir names on one graph; all ranks share the images.
+
+    Args:
+        config: resolved, as `cli.parse` returns it.
+
+    Returns:
+        A line for each checkpoint, by step; the same on all ranks.
+    """
+    watchdog = watchdog or _patient(config)
+    found = checkpoint.list_checkpoints(config.run.eval_dir)
+    inputs = Inputs(config, topology, train=False, evaluate=True)
+    backend = backends.create(config, topology)
+    graph = tf.Graph()
+    with graph.as_default(), backend.placement():
+        tf.keras.backend.set_learning_phase(0)
+        model = None  # built on the evaluation batch itself
+        host_sum = steps.HostSum(backend, integers=3, floats=1)
+        validation = _Validation(model, inputs, host_sum, backend, watchdog, config)
+        global_step = tf.compat.v1.train.get_or_create_global_step()
+        variables = {v.op.name: v for v in [*validation.model.weights, global_step]}
+        saver = checkpoint.Saver(variables, config.run.log_dir, keep=0)
+        initialise = [tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()]
+
+    results = []
+    with backend.session(graph) as session, watchdog.phase("evaluating", _compile_seconds(config)):
+        backend.check_graph(list(validation.sums), "evaluation")
+        session.run(initialise)
+        session.run(validation.iterator.initializer)
+        graph.finalize()
+        console = Console(config.run.log_dir, config.run.log_name) if topology.is_primary else None
+        evaluate_step = validation.evaluate(session, topology.is_primary)
+        if console is not None:
+            console.write(f"evaluating {len(found)} checkpoints on {inputs.eval_images} images")
+            console.write(TABLE_HEADER)
+        for each in found:
+            step = saver.restore(session, each.path)
+            result = evaluate_step(step)
+            epoch = _epoch_of(each.path, step)
+            results.append(CheckpointResult(each.path, step, epoch, **result._asdict()))
+            if console is not None:
+                shown = float("nan") if epoch is None else epoch
+                console.write(table_row(step, shown, result, format_utc(each.modified_seconds)))
+        if console is not None:
+            console.write("Finished evaluation")
+            console.close()
+    if topology.is_primary and config.run.json:
+        _write_json(config.run.json, [result._asdict() for result in results])
+    return results
+
+
+class _Validation:
+    """The evaluation side of a graph: its iterator, its model call and its sums.
+
+    Args:
+        model: the trained model, which the evaluation batch is run through in inference form; None
+            to build a model of `config` on the evaluation batch itself.
+    """
+
+    def __init__(
+        self,
+        model: Optional[tf.keras.Model],
+        inputs: Inputs,
+        host_sum: steps.HostSum,
+        backend: Backend,
+        watchdog: Watchdog,
+        config: Optional[Config] = None,
+    ) -> None:
+        config = config or backend.config
+        self.iterator = tf.compat.v1.data.make_initializable_iterator(inputs.eval_dataset())
+        images, labels, weights = self.iterator.get_next()
+        network_input = steps.network_input(images, config.model.dtype)
+        if model is None:
+            self.model = build_densenet(config.model, network_input)
+            logits = self.model.outputs[0]
+        else:
+            self.model = model
+            logits = model(network_input, training=False)
+        self.sums = steps.build_eval_step(logits, labels, weights, backend)
+        self._evaluator = Evaluator(
+            self.sums, host_sum, inputs.eval_batches, inputs.eval_images, lambda batch: watchdog.beat()
+        )
+        self._watchdog = watchdog
+        self._timeout_seconds = _compile_seconds(config)
+
+    def evaluate(self, session: tf.compat.v1.Session, is_primary: bool) -> Callable[[int], EvalResult]:
+        """A function from the global step to the result of evaluating the session's variables."""
+
+        def run_once(step: int) -> EvalResult:
+            bar = tqdm(
+                total=self._evaluator.batches,
+                desc=f"evaluating step {step}",
+                unit="batch",
+                leave=False,
+                disable=not is_primary,
+                mininterval=0.1 if _interactive() else 30.0,
+            )
+            with bar, self._watchdog.phase("evaluating", self._timeout_seconds):
+                return self._evaluator.run(session, bar.update)
+
+        return run_once
+
+
+def _restore(
+    session: tf.compat.v1.Session,
+    saver: checkpoint.Saver,
+    model: tf.keras.Model,
+    config: Config,
+    resumed: Optional[Any],
+) -> str:
+    """Gives the variables their first values; returns in words where they come from."""
+    if resumed:
+        saver.restore(session, resumed[0])
+        return f"continuing from {resumed[0]}"
+    if not config.run.restore_path:
+        return "starting from random weights"
+    path = checkpoint.resolve(config.run.restore_path)
+    names = [variable.op.name for variable in model.weights]
+    report = saver.restore_body(session, path, names, config.run.restore_exclude)
+    fresh = ", ".join(report.fresh) or "none"
+    return f"loaded {len(report.loaded)} variables from {path}; not loaded, random: {fresh}"
+
+
+def _same_start(
+    session: tf.compat.v1.Session,
+    host_sum: steps.HostSum,
+    first_step: int,
+    topology: Topology,
+    config: Config,
+) -> None:
+    """Refuses to train if ranks found different checkpoints, before they wait for each other for good."""
+    total = int(host_sum(session, [first_step, 0, 0], [0.0])[0][0])
+    if total != first_step * topology.size:
+        raise RunError(
+            f"rank {topology.rank} found step {first_step} in {config.run.log_dir}, other ranks found "
+            "another; all ranks must see the same checkpoints: put --log_dir on a file system that all share"
+        )
+
+
+def _headline(config: Config, plan: RunPlan, origin: str) -> str:
+    return (
+        f"{config.model.model}, {config.model.num_classes} classes, {config.model.image_size} px; "
+        f"{plan.train_images} training images, {plan.eval_images} for evaluation; "
+        f"{config.device.rank_size} ranks x batch {config.data.batch_size}; "
+        f"{plan.steps_per_epoch} steps an epoch, {plan.total_steps} in all; {origin}"
+    )
+
+
+def _write_plan(log_dir: str, plan: RunPlan) -> None:
+    _write_json(os.path.join(log_dir, PLAN_FILE), dataclasses.asdict(plan))
+
+
+def _epoch_of(path: str, step: int) -> Optional[float]:
+    """Epochs that the run which wrote checkpoint `path` had trained, by the plan beside it."""
+    plan_path = os.path.join(os.path.dirname(path), PLAN_FILE)
+    with contextlib.suppress(OSError, ValueError, TypeError), open(plan_path, encoding="utf-8") as file:
+        return RunPlan(**json.load(file)).epoch(step)
+    return None
+
+
+def _write_json(path: str, values: Any) -> None:
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=2)
+        file.write("\n")
+    os.replace(path + ".new", path)
+
+
+def _compile_seconds(config: Config) -> float:
+    return float(config.device.first_step_timeout_seconds)
+
+
+def _patient(config: Config) -> Watchdog:
+    """A watchdog that has not been started: it keeps times and ends nothing."""
+    return Watchdog(config.device.first_step_timeout_seconds, config.device.step_timeout_seconds)
+
+
+def _interactive() -> bool:
+    return sys.stderr.isatty()
