@@ -1,9 +1,34 @@
-"""Which rank a process is, and where its peers are."""
+"""Which rank a process is, and where its peers are.
+
+A rank that somebody else started finds its place in the variables of its launcher, nearest first:
+TF_CONFIG (TensorFlow's convention for several hosts, also used by our own launcher), RANK_ID and
+RANK_SIZE (Ascend), those of mpirun, those of srun.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Any, List, Mapping, Optional, Tuple
+
+from densenet_keras.config import Config
+from densenet_keras.errors import UsageError
+
+LOCAL_RANK = "DENSENET_KERAS_LOCAL_RANK"  # set by our launcher only, as LOCAL_SIZE
+LOCAL_SIZE = "DENSENET_KERAS_LOCAL_SIZE"
+
+# rank, size, rank on this host, ranks on this host: Open MPI, then MPICH and Intel MPI
+MPI_VARIABLES = (
+    (
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+)
+FIRST_SPECIAL_SLURM_STEP = 0xFFFFFFF0  # above: batch script, interactive shell, not a step of srun
 
 
 @dataclass(frozen=True)
@@ -24,3 +49,205 @@ class Topology:
     def is_primary(self) -> bool:
         """Whether this rank writes the files."""
         return self.rank == 0
+
+    @staticmethod
+    def from_environment(environ: Mapping[str, str], config: Config) -> Topology:
+        """The place of the process with environment `environ` in the run that `config` describes.
+
+        Raises:
+            UsageError: the variables are malformed, contradict one another or `--rank_size`.
+        """
+        size = config.device.rank_size
+        claim = _claim(environ)
+        if claim is None:
+            if size != 1:
+                raise UsageError(
+                    f"--rank_size {size}, but no variable says which rank this process is; start the "
+                    "command itself, or set TF_CONFIG or RANK_ID and RANK_SIZE"
+                )
+            return Topology()
+        if claim.size != size:
+            raise _size_mismatch(size, claim)
+        local_rank, local_size = claim.local_rank, claim.local_size
+        if LOCAL_RANK in environ:
+            local_rank = _integer(environ, LOCAL_RANK)
+            local_size = _integer(environ, LOCAL_SIZE)
+        return Topology(
+            rank=claim.rank,
+            size=size,
+            local_rank=claim.rank if local_rank is None else local_rank,
+            local_size=size if local_size is None else local_size,
+            addresses=claim.addresses if size > 1 else (),
+        )
+
+
+def in_place(environ: Mapping[str, str]) -> bool:
+    """Whether a process with environment `environ` already is a rank that somebody started."""
+    return _claim(environ) is not None
+
+
+def adopt_rank_size(config: Config, environ: Mapping[str, str]) -> Config:
+    """`config` with the number of ranks that the launcher of this process chose.
+
+    Raises:
+        UsageError: `--rank_size` was given and says something else.
+    """
+    claim = _claim(environ)
+    if claim is None or claim.size == config.device.rank_size:
+        return config
+    if config.device.rank_size != 1:
+        raise _size_mismatch(config.device.rank_size, claim)
+    return config.replace(rank_size=claim.size)
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What the variables of one launcher say about this process."""
+
+    source: str
+    rank: int
+    size: int
+    local_rank: Optional[int] = None
+    local_size: Optional[int] = None
+    addresses: Tuple[str, ...] = ()
+    inheritable: bool = False  # everything that a task starts sees them, inner launchers included
+
+
+def _claim(environ: Mapping[str, str]) -> Optional[_Claim]:
+    """The nearest launcher's claim, after comparing it with the others."""
+    claims = [_tf_config_claim(environ), _ascend_claim(environ), *_scheduler_claims(environ)]
+    found = [claim for claim in claims if claim is not None]
+    for claim in found:
+        if not 0 <= claim.rank < claim.size:
+            raise UsageError(
+                f"{claim.source}: rank {claim.rank} of {claim.size} ranks; "
+                "ranks count from 0 to one less than their number"
+            )
+    for other in found[1:]:
+        nearest = found[0]
+        # mpirun or srun with one task a host, whose script starts that host's ranks, is no conflict.
+        outer = other.inheritable and other.size < nearest.size
+        if (other.rank, other.size) != (nearest.rank, nearest.size) and not outer:
+            raise UsageError(
+                f"{nearest.source}: rank {nearest.rank} of {nearest.size}, but {other.source}: rank "
+                f"{other.rank} of {other.size}; a process has one rank, unset the wrong variables"
+            )
+    return found[0] if found else None
+
+
+def _tf_config_claim(environ: Mapping[str, str]) -> Optional[_Claim]:
+    text = environ.get("TF_CONFIG", "")
+    if not text.strip():
+        return None
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"TF_CONFIG is not JSON: {error}; its value is {text}") from error
+    cluster = values.get("cluster") if isinstance(values, dict) else None
+    if not cluster:  # some platforms set an empty one for a single process
+        return None
+    return _cluster_claim(cluster, values.get("task"), text)
+
+
+def _cluster_claim(cluster: Any, task: Any, text: str) -> _Claim:
+    remedy = (
+        'write {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}; '
+        "a chief comes before the workers"
+    )
+    try:
+        first = "master" if "master" in cluster else "chief"  # master: the name before TensorFlow 1.13
+        chiefs, workers = list(cluster.get(first, [])), list(cluster.get("worker", []))
+        kind, number = task["type"], int(task["index"])
+        rank = {first: 0, "worker": len(chiefs)}[kind] + number
+        hosts = [address.rpartition(":")[0] for address in chiefs + workers]
+        ports = [int(address.rpartition(":")[2]) for address in chiefs + workers]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"TF_CONFIG {text} describes no rank ({error!r}); {remedy}") from error
+    extra = sorted(set(cluster) - {first, "worker", "evaluator"})
+    members = len(workers) if kind == "worker" else len(chiefs)
+    if extra or not 0 <= number < members or not all(hosts) or not all(0 < p < 65536 for p in ports):
+        raise UsageError(f"TF_CONFIG {text} describes no rank of chief and workers; {remedy}")
+    addresses = tuple(chiefs + workers)
+    if len(set(addresses)) != len(addresses):
+        raise UsageError(f"TF_CONFIG {text} gives one address to two ranks; every rank needs its own")
+    return _Claim(
+        source="TF_CONFIG",
+        rank=rank,
+        size=len(addresses),
+        local_rank=hosts[:rank].count(hosts[rank]),
+        local_size=hosts.count(hosts[rank]),
+        addresses=addresses,
+    )
+
+
+def _ascend_claim(environ: Mapping[str, str]) -> Optional[_Claim]:
+    # RANK_SIZE alone stays behind in many shells; only RANK_ID makes a process a rank.
+    if not environ.get("RANK_ID"):
+        return None
+    if not environ.get("RANK_SIZE"):
+        raise UsageError(
+            f"RANK_ID={environ['RANK_ID']} without RANK_SIZE; set both for a rank that you start "
+            "yourself, or unset RANK_ID"
+        )
+    return _Claim("RANK_ID, RANK_SIZE", _integer(environ, "RANK_ID"), _integer(environ, "RANK_SIZE"))
+
+
+def _scheduler_claims(environ: Mapping[str, str]) -> List[Optional[_Claim]]:
+    """mpirun's claim, or else srun's: mpirun uses srun for its own daemons, one a host."""
+    for names in MPI_VARIABLES:
+        rank, size, local_rank, local_size = names
+        if rank in environ and _integer(environ, size) > 1:
+            return [
+                _Claim(
+                    source=f"{rank}, {size}",
+                    rank=_integer(environ, rank),
+                    size=_integer(environ, size),
+                    local_rank=_integer(environ, local_rank) if local_rank in environ else None,
+                    local_size=_integer(environ, local_size) if local_size in environ else None,
+                    inheritable=True,
+                )
+            ]
+    return [_slurm_claim(environ)]
+
+
+def _slurm_claim(environ: Mapping[str, str]) -> Optional[_Claim]:
+    """srun's claim; the shell of sbatch or salloc has SLURM_ variables, but is no task of a step."""
+    if "SLURM_PROCID" not in environ or not environ.get("SLURM_STEP_ID"):
+        return None
+    if _integer(environ, "SLURM_STEP_ID") >= FIRST_SPECIAL_SLURM_STEP:
+        return None
+    tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
+    if tasks not in environ or _integer(environ, tasks) < 2:
+        return None
+    return _Claim(
+        source=f"SLURM_PROCID, {tasks}",
+        rank=_integer(environ, "SLURM_PROCID"),
+        size=_integer(environ, tasks),
+        local_rank=_integer(environ, "SLURM_LOCALID") if "SLURM_LOCALID" in environ else None,
+        local_size=_slurm_local_size(environ),
+        inheritable=True,
+    )
+
+
+def _slurm_local_size(environ: Mapping[str, str]) -> Optional[int]:
+    """Tasks on this host, from a list of counts such as 2(x3),1."""
+    text = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_TASKS_PER_NODE", "")
+    counts: List[int] = []
+    for count, repeat in re.findall(r"(\d+)(?:\(x(\d+)\))?", text):
+        counts += [int(count)] * int(repeat or 1)
+    node = _integer(environ, "SLURM_NODEID") if "SLURM_NODEID" in environ else 0
+    return counts[node] if node < len(counts) else None
+
+
+def _integer(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    if not re.fullmatch(r"\s*\d+\s*", text):
+        raise UsageError(f"{name}={text!r} must be a number from 0 on; correct or unset it")
+    return int(text)
+
+
+def _size_mismatch(rank_size: int, claim: _Claim) -> UsageError:
+    return UsageError(
+        f"--rank_size {rank_size}, but {claim.source} say that this process is one of {claim.size}; "
+        "leave --rank_size out, or start as many processes as it says"
+    )

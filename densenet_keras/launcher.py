@@ -1,0 +1,208 @@
+"""From a resolved configuration to running ranks and one exit code; without TensorFlow.
+
+The environment of every rank is a pure function (`rank_environments`); `supervisor` starts the
+processes and watches them; `report` says what went wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence
+
+from densenet_keras import backends, topology
+from densenet_keras.config import EVALUATE, Config
+from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
+from densenet_keras.supervisor import Failure, Outcome, RankStart, say, supervise
+from densenet_keras.topology import LOCAL_RANK, LOCAL_SIZE, Topology
+from densenet_keras.watchdog import PARENT
+
+TERMINAL = "DENSENET_KERAS_TERMINAL"  # 1 if what a rank writes to stderr reaches a terminal, else 0
+GRACE_SECONDS = 60.0  # from a request to stop to the end by force: one session.run and one save
+LOOPBACK = "127.0.0.1"
+
+
+def launch(
+    config: Config, *, command: Optional[Sequence[str]] = None, grace_seconds: float = GRACE_SECONDS
+) -> int:
+    """Runs the command that `config` describes, on all its ranks, and returns its exit code.
+
+    A process that somebody else started as one rank becomes that rank; otherwise the ranks of this
+    host are started and supervised. The configuration is left in the run folder.
+
+    Args:
+        config: resolved and validated.
+        command: what each rank runs, without the path of the configuration; the worker by default.
+        grace_seconds: how long ranks that were asked to stop may take.
+
+    Raises:
+        UsageError: the run folder cannot be written, or the environment contradicts the settings.
+        RunError: a process could not be started.
+    """
+    config = topology.adopt_rank_size(config, os.environ)
+    if topology.in_place(os.environ):
+        if Topology.from_environment(os.environ, config).is_primary:
+            write_configuration(config)
+        from densenet_keras import worker
+
+        return worker.run_configuration(config)
+    path = write_configuration(config)
+    command = command or [sys.executable, "-m", "densenet_keras.worker"]
+    ported = config.device.rank_size > 1 and backends.needs_addresses(config)
+    with reserved_ports(config.device.rank_size if ported else 0) as ports:
+        addresses = [f"{LOOPBACK}:{port}" for port in ports]
+        environments = rank_environments(config, os.environ, addresses)
+        starts = [_start(config, environment) for environment in environments]
+        if len(starts) > 1:
+            say(f"starting {len(starts)} ranks; their logs are in {config.run.log_dir}/rank_logs")
+        outcome = supervise([*command, path], starts, config.run.log_dir, grace_seconds)
+    return report(outcome)
+
+
+def write_configuration(config: Config) -> str:
+    """Puts `config` into its run folder, whole or not at all; returns the path.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    name = "evaluate.json" if config.command == EVALUATE else "run.json"
+    path = os.path.join(config.run.log_dir, name)
+    try:
+        os.makedirs(config.run.log_dir, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=config.run.log_dir, prefix=f".{name}.", delete=False, encoding="utf-8"
+        ) as file:
+            json.dump(config.to_json(), file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(file.name, 0o644)  # temporary files are private, this one is for others to read
+        os.replace(file.name, path)
+    except OSError as error:
+        raise UsageError(
+            f"--log_dir {config.run.log_dir}: cannot be written ({error.strerror}); "
+            "choose a folder that you may write to"
+        ) from error
+    return path
+
+
+@contextlib.contextmanager
+def reserved_ports(count: int) -> Iterator[List[int]]:
+    """Free ports that nobody else is given inside the body, yet TensorFlow's servers can bind.
+
+    The sockets are bound, never listening: with SO_REUSEADDR on both sides a second bind succeeds,
+    while the kernel hands the port to nobody who asks for any.
+    """
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            reserved = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.bind(("", 0))
+            ports.append(reserved.getsockname()[1])
+        yield ports
+
+
+def rank_environments(
+    config: Config, base_env: Mapping[str, str], addresses: Sequence[str]
+) -> List[Dict[str, str]]:
+    """The whole environment of each rank to start on this host, in rank order.
+
+    Args:
+        base_env: what the ranks inherit.
+        addresses: host:port of every rank, for backends that need addresses; empty for one rank.
+    """
+    additions = backends.rank_environments(config, base_env)
+    if additions is None:
+        additions = _tf_configs(addresses) if addresses else [{}]
+    package_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    search_path = [package_folder, *filter(None, [base_env.get("PYTHONPATH")])]
+    common = {
+        PARENT: str(os.getpid()),
+        LOCAL_SIZE: str(len(additions)),
+        "PYTHONPATH": os.pathsep.join(search_path),
+        "PYTHONUNBUFFERED": "1",  # a killed rank leaves a complete log
+    }
+    return [
+        {**base_env, **common, LOCAL_RANK: str(local_rank), **added}
+        for local_rank, added in enumerate(additions)
+    ]
+
+
+def _tf_configs(addresses: Sequence[str]) -> List[Dict[str, str]]:
+    cluster = {"worker": list(addresses)}
+    tasks = [{"type": "worker", "index": rank} for rank in range(len(addresses))]
+    return [{"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})} for task in tasks]
+
+
+def _start(config: Config, environment: Dict[str, str]) -> RankStart:
+    """Adds what the rank must know about the terminal behind its pipe."""
+    on_terminal = sys.stderr.isatty()
+    environment = {**environment, TERMINAL: str(int(on_terminal))}
+    if on_terminal:
+        environment.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
+    return RankStart(Topology.from_environment(environment, config).rank, environment)
+
+
+def report(outcome: Outcome) -> int:
+    """Says on stderr why the ranks did not finish, if so; returns the exit code of the command."""
+    if outcome.failure is not None:
+        _report_failure(outcome, outcome.failure)
+        return EXIT_USAGE if outcome.failure.code == EXIT_USAGE else EXIT_FAILED
+    if outcome.killed:
+        ranks = ", ".join(map(str, outcome.killed))
+        say(f"killed because they did not stop: ranks {ranks}; what followed the last checkpoint is lost")
+    if outcome.stop_signal:
+        return 128 + outcome.stop_signal
+    return EXIT_DONE
+
+
+def _report_failure(outcome: Outcome, failure: Failure) -> None:
+    rank, code = failure
+    shown_rank = min(outcome.logs)  # its output is on the console already
+    if rank == shown_rank and code == EXIT_USAGE:
+        return
+    log = outcome.logs[rank]
+    first = " first" if len(outcome.logs) > 1 else ""
+    say(f"rank {rank} failed{first}: {_cause(code)}")
+    if len(outcome.logs) > 1:
+        say(f"the end of its log {log.path}:")
+        for line in log.tail():
+            say(f"  | {line}")
+    else:
+        say(f"its log: {log.path}")
+    for other in [rank, *(other for other in outcome.logs if other != rank)]:
+        advice = _diagnose(outcome.logs[other].text())
+        if advice:
+            say(advice if other == rank else f"from the log of rank {other}: {advice}")
+            break
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal
+        name = "no name"
+    hint = ""
+    if -code == signal.SIGKILL:
+        hint = "; unless somebody sent it, the machine ran out of memory: see dmesg, lower --batch_size"
+    return f"killed by signal {-code} ({name}){hint}"
+
+
+def _diagnose(text: str) -> Optional[str]:
+    """Cause and remedy, where the log shows a failure that is known."""
+    if importlib.util.find_spec("densenet_keras.diagnosis") is None:
+        return None
+    from densenet_keras.diagnosis import diagnose
+
+    advice: Optional[str] = diagnose(text)
+    return advice

@@ -1,0 +1,230 @@
+"""Starts the ranks of one host, watches them, and ends them together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from densenet_keras.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, RunError
+from densenet_keras.rank_logs import FinalLines, RankLog, tee
+
+# After a failure the other ranks mostly hang inside TensorFlow: seconds after it, signal. The second
+# SIGTERM makes a rank leave that still can.
+ABORT = ((0.0, signal.SIGTERM), (1.0, signal.SIGTERM), (5.0, signal.SIGKILL))
+DRAIN_SECONDS = 2.0
+POLL_SECONDS = 0.05
+# A lost terminal is a reason to save and leave too.
+FORWARDED_AS = {
+    signal.SIGINT: signal.SIGINT,
+    signal.SIGTERM: signal.SIGTERM,
+    signal.SIGHUP: signal.SIGTERM,
+}
+STOPPED = {EXIT_INTERRUPTED: signal.SIGINT, EXIT_TERMINATED: signal.SIGTERM}
+
+
+class RankStart(NamedTuple):
+    """One process to start: its rank and whole environment."""
+
+    rank: int
+    environment: Dict[str, str]
+
+
+class Failure(NamedTuple):
+    """The rank that failed first: exit code, or minus the signal that killed it."""
+
+    rank: int
+    code: int
+
+
+@dataclass
+class Outcome:
+    """How the ranks ended.
+
+    Attributes:
+        failure: None if none failed.
+        stop_signal: the signal that asked the run to stop, 0 if none did.
+        killed: ranks that did not stop in time.
+        logs: by rank.
+    """
+
+    failure: Optional[Failure] = None
+    stop_signal: int = 0
+    killed: List[int] = field(default_factory=list)
+    logs: Dict[int, RankLog] = field(default_factory=dict)
+
+
+class _Exited(NamedTuple):
+    rank: int
+
+
+def supervise(
+    command: Sequence[str], starts: Sequence[RankStart], log_dir: str, grace_seconds: float
+) -> Outcome:
+    """Runs `command` once for each of `starts` and returns when all have ended.
+
+    The first rank's output also goes to this process's stdout and stderr. SIGINT and SIGTERM are
+    passed on; ranks that have not left `grace_seconds` later are killed, at a second signal at once.
+
+    Raises:
+        RunError: a process could not be started; none is left then.
+    """
+    ranks = _Ranks(grace_seconds)
+    with ranks.receiving_signals():
+        try:
+            for start in starts:
+                ranks.start(command, start, log_dir, shown=start is starts[0])
+            return ranks.wait()
+        finally:
+            ranks.destroy()
+
+
+class _Ranks:
+    """The processes, and what happens to them."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        self._grace_seconds = grace_seconds
+        # Signal handlers append to it too, which excludes a Queue: its lock may be held just then. (A
+        # SimpleQueue may wait for ever in Python 3.7, whatever the time-out.)
+        self._events: Deque[Union[int, _Exited]] = deque()
+        self._running: Dict[int, subprocess.Popen[bytes]] = {}
+        self._tees: List[threading.Thread] = []
+        self._due: List[Tuple[float, int]] = []  # (monotonic time, signal for all that still run)
+        self._outcome = Outcome()
+
+    @contextlib.contextmanager
+    def receiving_signals(self) -> Iterator[None]:
+        """Signals become events; outside the main thread there are none to receive."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous: Dict[signal.Signals, Any] = {}
+        for signum in FORWARDED_AS:
+            if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:
+                continue  # nohup
+            previous[signum] = signal.signal(signum, lambda number, frame: self._events.append(number))
+        try:
+            yield
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+
+    def start(self, command: Sequence[str], start: RankStart, log_dir: str, shown: bool) -> None:
+        """Starts one rank, in a session of its own: a terminal's ctrl-C reaches the launcher alone."""
+        log = RankLog(log_dir, start.rank)
+        self._outcome.logs[start.rank] = log
+        # Blocked signals stay blocked in the new process until its handlers are in place.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+        try:
+            process = subprocess.Popen(
+                list(command),
+                env=start.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if shown else log.file,
+                stderr=subprocess.PIPE if shown else subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise RunError(f"rank {start.rank} could not be started: {error}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        self._running[start.rank] = process
+        if shown:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            self._tees = [
+                tee(process.stdout, FinalLines(log.file), sys.stdout.buffer),
+                tee(process.stderr, FinalLines(log.file), sys.stderr.buffer),
+            ]
+        threading.Thread(
+            target=self._announce_exit, args=(start.rank, process.pid), name="exit", daemon=True
+        ).start()
+
+    def _announce_exit(self, rank: int, pid: int) -> None:
+        # One waiting thread a rank puts exits in the order in which they happen. Leaving the dead
+        # process unreaped keeps its number from being used again while signals may still go to it.
+        with contextlib.suppress(ChildProcessError):  # reaped already
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        self._events.append(_Exited(rank))
+
+    def wait(self) -> Outcome:
+        """Handles events until every rank has ended."""
+        while self._running:
+            if self._events:
+                event = self._events.popleft()
+                if isinstance(event, _Exited):
+                    self._on_exit(event.rank)
+                else:
+                    self._on_signal(event)
+            elif self._due and self._due[0][0] <= time.monotonic():
+                self._send(self._due.pop(0)[1])
+            else:
+                time.sleep(POLL_SECONDS)
+        return self._outcome
+
+    def _on_signal(self, number: int) -> None:
+        signum = FORWARDED_AS[signal.Signals(number)]
+        if self._outcome.failure is not None:
+            return  # all are being ended already
+        if self._outcome.stop_signal:
+            self._due = [(time.monotonic(), signal.SIGKILL)]
+            return
+        say("stopping: the ranks finish their session.run, save and leave; again to kill them")
+        self._stop(signum)
+        self._send(signum)
+
+    def _stop(self, signum: int) -> None:
+        self._outcome.stop_signal = signum
+        self._due = [(time.monotonic() + self._grace_seconds, signal.SIGKILL)]
+
+    def _on_exit(self, rank: int) -> None:
+        process = self._running.pop(rank)
+        _kill_group(process.pid, signal.SIGKILL)  # what the rank itself started
+        code = process.wait()
+        if self._outcome.failure is not None or code == EXIT_DONE or rank in self._outcome.killed:
+            return
+        if code == -self._outcome.stop_signal:
+            return
+        if code in STOPPED:  # a signal sent to one rank stops all: they agree among themselves
+            if not self._outcome.stop_signal:
+                self._stop(STOPPED[code])
+            return
+        self._outcome.failure = Failure(rank, code)
+        now = time.monotonic()
+        self._due = [(now + seconds, signum) for seconds, signum in ABORT]
+
+    def _send(self, signum: int) -> None:
+        if signum == signal.SIGKILL and self._outcome.failure is None:
+            self._outcome.killed += sorted(self._running)
+        for process in self._running.values():
+            _kill_group(process.pid, signum)
+
+    def destroy(self) -> None:
+        """Leaves nothing behind, whatever happened."""
+        for process in self._running.values():
+            _kill_group(process.pid, signal.SIGKILL)
+            process.wait()
+        for thread in self._tees:
+            thread.join(DRAIN_SECONDS)
+        for log in self._outcome.logs.values():
+            log.close()
+
+
+def _kill_group(pid: int, signum: int) -> None:
+    """Signals a rank that is not reaped yet and all that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signum)
+
+
+def say(text: str) -> None:
+    """Tells the user; a terminal that is gone is no reason to fail."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
