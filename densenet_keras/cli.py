@@ -7,8 +7,8 @@ import os
 import sys
 from typing import Any, Dict, List, Mapping, Optional
 
+from densenet_keras import checkpoint_files, options, preflight, run_folder
 from densenet_keras import config as configuration
-from densenet_keras import options, preflight, run_folder
 from densenet_keras.backends import adapter
 from densenet_keras.config import EVALUATE, FINETUNE, TRAIN, Config, ModelConfig, fields
 from densenet_keras.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
@@ -71,10 +71,6 @@ def parse(command: str, argv: List[str], environ: Optional[Mapping[str, str]] = 
     if command == EVALUATE or (command == TRAIN and given.get("mode") == EVALUATE):
         defaults = defaults.replace(command=EVALUATE, mode=EVALUATE)
     config = defaults.replace(**given)
-    config = config.replace(
-        eval_dir=run_folder.checkpoint_prefix(config.run.eval_dir),
-        restore_path=run_folder.checkpoint_prefix(config.run.restore_path),
-    )
     validate(config)
     config = resolve(_inherit(config, given), environ or {})
     validate(config)  # a run.json may have been edited
@@ -137,7 +133,7 @@ def _settings_of_file(command: str, file: str, given: Dict[str, Any]) -> Dict[st
     del settings["log_dir"]
     if mode == EVALUATE:
         beside = os.path.dirname(file) or "."
-        settings["eval_dir"] = beside if run_folder.checkpoints(beside) else stored.run.log_dir
+        settings["eval_dir"] = beside if checkpoint_files.newest(beside) else stored.run.log_dir
     return settings
 
 

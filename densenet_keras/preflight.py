@@ -9,9 +9,10 @@ import sys
 import time
 from typing import Callable, Mapping, Optional, Sequence
 
-from densenet_keras import backends, records, run_folder
-from densenet_keras.backends import npu_options
+from densenet_keras import backends, checkpoint_files, records, run_folder
+from densenet_keras.backends import npu_flags
 from densenet_keras.config import EVALUATE, FINETUNE, TRAINING, AscendConfig, Config, fields
+from densenet_keras.errors import UsageError
 from densenet_keras.validation import refuse, shown
 from densenet_keras.variants import VARIANTS
 
@@ -56,7 +57,7 @@ def _check_image_size(config: Config) -> None:
 
 def _check_ascend_flags(config: Config) -> None:
     if backends.takes_ascend_settings(config):
-        npu_options.validate(config)
+        npu_flags.validate(config)
         return
     for name in (field.name for field in dataclasses.fields(AscendConfig)):
         if config.get(name) != fields()[name].default:
@@ -105,18 +106,10 @@ def _check_checkpoints(config: Config) -> None:
 
 
 def _check_holds_checkpoints(name: str, path: str) -> None:
-    if run_folder.checkpoints(path):
-        return
-    if os.path.isdir(path):
-        raise refuse(
-            name, path,
-            "holds no whole checkpoint (model.ckpt-STEP.index and .data-*); give a run's --log_dir or one "
-            "checkpoint such as DIR/model.ckpt-1000",
-        )  # fmt: skip
-    folder = run_folder.folder_of(path)
-    present = [os.path.basename(prefix) for prefix in run_folder.checkpoints(folder)]
-    found = f"{folder} holds {', '.join(present[-3:])}" if present else "no checkpoint lies in that folder"
-    raise refuse(name, path, f"is no checkpoint and no folder; {found}")
+    try:
+        checkpoint_files.list_checkpoints(path)
+    except UsageError as error:
+        raise refuse(name, path, str(error)) from error
 
 
 def _check_callbacks(callbacks: str) -> None:
@@ -159,14 +152,15 @@ def scan_progress(name: str) -> Callable[[int, int], None]:
     is_terminal = sys.stderr.isatty()
     interval = PROGRESS_SECONDS if is_terminal else PROGRESS_SECONDS_IN_A_FILE
     last = started
+    finished = False
 
     def report(done_bytes: int, total_bytes: int) -> None:
-        nonlocal last
+        nonlocal last, finished
         now = time.monotonic()
-        finished = done_bytes >= total_bytes
-        if now - last < interval and not (finished and last > started):
+        ends = done_bytes >= total_bytes and last > started
+        if finished or (now - last < interval and not ends):
             return
-        last = now
+        last, finished = now, done_bytes >= total_bytes
         left = (now - started) * (total_bytes - done_bytes) / max(done_bytes, 1)
         line = (
             f"indexing {name} records, once: {done_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB, "
