@@ -13,6 +13,7 @@ from densenet_keras import backends, checkpoint_files, records, run_folder
 from densenet_keras.backends import npu_flags
 from densenet_keras.config import EVALUATE, FINETUNE, TRAINING, AscendConfig, Config, fields
 from densenet_keras.errors import UsageError
+from densenet_keras.topology import Topology, in_place
 from densenet_keras.validation import refuse, shown
 from densenet_keras.variants import VARIANTS
 
@@ -40,7 +41,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
     """
     _check_image_size(config)
     _check_ascend_flags(config)
-    _check_continued_run(config)
+    _check_continued_run(config, environ)
     _check_checkpoints(config)
     if config.run.callbacks:
         _check_callbacks(config.run.callbacks)
@@ -68,7 +69,7 @@ def _check_ascend_flags(config: Config) -> None:
             )  # fmt: skip
 
 
-def _check_continued_run(config: Config) -> None:
+def _check_continued_run(config: Config, environ: Mapping[str, str]) -> None:
     stored = run_folder.continued_run(config)
     if stored is None:
         return
@@ -86,7 +87,8 @@ def _check_continued_run(config: Config) -> None:
         for name in REPORTED
         if config.get(name) != stored.get(name)
     ]
-    if changes:
+    is_primary = not in_place(environ) or Topology.from_environment(environ, config).is_primary
+    if changes and is_primary:
         print(f"note: continuing the run in {log_dir} with changes: {', '.join(changes)}", file=sys.stderr)
 
 

@@ -9,7 +9,9 @@ from densenet_keras.config import EVALUATE, FINETUNE, Config, fields, kinds
 from densenet_keras.errors import UsageError
 
 # The files of a run folder; the log must not be one of them.
-RESERVED_LOG_NAMES = ("run.json", "evaluate.json", "metrics.jsonl", "checkpoint", "rank_logs")
+RESERVED_LOG_NAMES = (
+    "run.json", "evaluate.json", "plan.json", "metrics.jsonl", "rank_table.json", "checkpoint", "rank_logs"
+)  # fmt: skip
 
 
 def shown(value: Any) -> str:

@@ -100,6 +100,8 @@ def test_what_people_type(argv, name, value):
         (["--batch_size", "1e3"], "--batch_size 1e3: must be a whole number"),
         (["--batch_size", "32.0"], "--batch_size 32.0: must be a whole number"),
         (["--batch_size", "-1"], "--batch_size -1: must be at least 1"),
+        (["--rank_size", "0"], "--rank_size 0: must be at least 1"),
+        (["--model", "densenet"], "--model densenet: must be one of densenet121"),
         (["--batch_size", ""], "--batch_size '': must be a whole number"),
         (["--use_nesterov", "maybe"], "--use_nesterov maybe: must be true or false"),
         (["--mode", "test"], "--mode test: must be one of train, evaluate, train_and_evaluate"),
@@ -284,6 +286,11 @@ def test_a_checkpoint_of_another_network_is_refused(trained, command, flag, argv
     text = refused(command, flag, trained, *argv)
     assert " ".join(argv) in text
     assert f"{flag} {trained} was trained with" in text
+
+
+def test_an_edited_run_json_is_validated_too(tmp_path):
+    run = write_run(tmp_path / "run", Config().replace(drop_rate=7.0), step=5)
+    assert "--drop_rate 7.0: must be" in refused(EVALUATE, "--eval_dir", run)
 
 
 def test_a_continued_run_keeps_its_threads(tmp_path):

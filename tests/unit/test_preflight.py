@@ -225,6 +225,10 @@ def test_other_changes_to_a_continued_run_are_reported(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     check(TRAIN, "--synthetic_data", "--log_dir", run, "--lr", "0.5", "--batch_size", "8")
     assert "batch_size 32 -> 8" in capsys.readouterr().err
+    environ = {"RANK_ID": "1", "RANK_SIZE": "2"}  # one of several ranks says it, not each
+    argv = ["--model", "densenet_tiny", "--synthetic_data", "--log_dir", run]
+    preflight.check(cli.parse(TRAIN, argv, environ), environ)
+    assert capsys.readouterr().err == ""
 
 
 # Flags of the NPU
