@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.keras.callbacks import CallbackList
 
 from densenet_keras.backends.base import Backend, Step
+from densenet_keras.errors import RunError
 from densenet_keras.schedule import Progress, RunPlan, StepLogs
 
 if TYPE_CHECKING:
@@ -81,6 +82,13 @@ def run(
         model.stop_training = False
         chunks = _Chunks(session, backend, step, plan, watchdog, first_step_timeout_seconds)
         return _train(hooks, chunks, model, stop, agree, first_step)
+    except RuntimeError as error:
+        if "Graph is finalized" not in str(error):
+            raise
+        raise RunError(
+            "a callback adds to the graph in the course of training, which the device could not run: what it "
+            "needs of the graph must exist before; use NumPy on model.get_weights() instead of tensors"
+        ) from error
     finally:
         _close(callbacks)
 
