@@ -78,7 +78,10 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def all_reduce_sum(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
-        """Sums over ranks, element by element; float32 or int32, same shapes, same order."""
+        """Sums over ranks, element by element; float32 or int32, same static shapes, same order.
+
+        Bit-equal on all ranks.
+        """
 
     def all_reduce_mean(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
         """Means over ranks of float32 tensors."""
@@ -109,7 +112,11 @@ class Backend(abc.ABC):
             variables: trainable variables.
             global_step: advanced by one with each update.
             updates: moving-average updates that belong to the step.
-            metrics: further scalars, already equal on all ranks (the learning rate).
+            metrics: further scalars, already equal on all ranks (the learning rate); their values in a
+                run of the step are those before its update.
+
+        Raises:
+            ValueError: naming the variables that the loss does not depend on.
         """
 
     def full_precision(self) -> ContextManager[None]:
@@ -127,7 +134,10 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def run_steps(self, session: tf.compat.v1.Session, step: Step, count: int) -> ChunkResult:
-        """Advances exactly `count` steps."""
+        """Advances exactly `count` steps, one at least.
+
+        The weights after a number of steps do not depend on how they were cut into calls.
+        """
 
     def extra_metrics(self, metrics: Dict[str, float]) -> Dict[str, float]:
         """What the backend adds to a log line, such as skipped steps; may raise RunError."""

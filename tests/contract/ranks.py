@@ -114,7 +114,7 @@ def _reserved_address():
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
-        yield "127.0.0.1:{}".format(holder.getsockname()[1])
+        yield f"127.0.0.1:{holder.getsockname()[1]}"
 
 
 def _main(request_path: str) -> None:

@@ -1,8 +1,8 @@
 """What a rank does in the contract suite. Runs in rank processes; `test_contract.py` judges the results.
 
 Each scenario gets make_backend(**settings) and the topology and returns named arrays. It calls the backend
-in the order in which a run does: build, open the session, initialise variables, then the iterator, fill
-in values, broadcast, prepare_steps, finalise, run.
+in the order in which a run does: plan_steps, build, open the session, initialise variables, then the
+iterator, fill in values, broadcast, prepare_steps, finalise, run.
 """
 
 import numpy as np
@@ -168,6 +168,7 @@ class _Stopped(Exception):
 def _train(backend, topology, with_batch_norm, stop_after=None):
     """Trains a toy network on a fixed global stream of images; weights, metrics and step by chunk."""
     plan = schedule.plan(backend.config, train_images=GLOBAL_BATCH * 100, eval_images=0)
+    backend.plan_steps(plan, 0)
     with tf.Graph().as_default() as graph, backend.placement():
         tf.keras.backend.set_learning_phase(1)
         iterator = tf.compat.v1.data.make_initializable_iterator(_dataset(topology))

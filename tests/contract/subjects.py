@@ -1,5 +1,6 @@
 """The backends that the contract suite examines. A new backend is one more entry in SUBJECTS."""
 
+import os
 import pathlib
 from typing import Callable, Dict, NamedTuple
 
@@ -34,4 +35,27 @@ def tensorflow(config, topology):
     return TensorFlowBackend(config.replace(backend="tensorflow"), topology)
 
 
-SUBJECTS = [Subject("tensorflow", f"{HERE}:tensorflow")]
+def ascend(config, topology):
+    """The NPU path on the stand-in for its adapter."""
+    import dataclasses
+    import os
+
+    os.environ["SIMULATED_NPU_ADDRESSES"] = ",".join(topology.addresses)
+    from densenet_keras.backends.ascend import AscendBackend
+
+    # Ranks on NPUs find each other by themselves: they are told no addresses.
+    return AscendBackend(config.replace(backend="ascend"), dataclasses.replace(topology, addresses=()))
+
+
+def _ascend_rank(rank: int, size: int, directory: str) -> Dict[str, str]:
+    own = {"PYTHONPATH": str(HERE.parents[1] / "fakes") + os.pathsep + str(HERE.parents[2])}
+    if size == 1:
+        return own
+    table = str(pathlib.Path(directory) / "rank_table.json")
+    return {**own, "RANK_ID": str(rank), "RANK_SIZE": str(size), "RANK_TABLE_FILE": table, "JOB_ID": "test"}
+
+
+SUBJECTS = [
+    Subject("tensorflow", f"{HERE}:tensorflow"),
+    Subject("ascend", f"{HERE}:ascend", _ascend_rank),
+]
