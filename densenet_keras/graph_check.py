@@ -92,6 +92,9 @@ _STRUCTURAL = frozenset(
 )
 _ADAPTER_PREFIXES = ("Hcom", "Npu", "NPU")
 
+# Outputs without a shape that the adapter knows how to leave out, by operation and position.
+_SHAPELESS = {("FusedBatchNormV3", 5)}
+
 _VARIABLES_AND_ITERATORS = ("VarHandleOp", "Iterator", "IteratorV2")
 _CARRIERS = ("Identity", "Switch", "Merge", "Enter", "Exit", "NextIteration")  # pass a resource on
 _OPERATION_LISTS = (
@@ -189,7 +192,9 @@ def _problem(op: tf.Operation, supported: FrozenSet[str]) -> str:
     for tensor in op.outputs:
         if tensor.dtype.base_dtype == tf.string:
             return "produces a string; the device has no strings"
-        if tensor.dtype not in (tf.resource, tf.variant) and not tensor.shape.is_fully_defined():
+        if tensor.dtype in (tf.resource, tf.variant) or (op.type, tensor.value_index) in _SHAPELESS:
+            continue
+        if not tensor.shape.is_fully_defined():
             return f"its shape {tensor.shape} is not known when the graph is built, which ends the loop"
     return ""
 

@@ -170,16 +170,17 @@ class AscendBackend(Backend):
         pairs = wrapped.compute_gradients(losses[minimize], var_list=list(variables))
         _check_gradients(pairs, losses[minimize])
         self._gradients = len(pairs)
-        update = wrapped.apply_gradients(pairs, global_step=counter.applied if counter else None)
-        update = getattr(update, "op", update)
         names = sorted(losses)
         means = self.all_reduce_mean([tf.stack([losses[name] for name in names])])[0]
         scalars = dict(zip(names, tf.unstack(means)))
         scalars.update((name, tf.identity(value)) for name, value in metrics.items())
+        # Each metric is read before the update changes what it depends on, and the global step last.
+        with tf.control_dependencies(list(scalars.values())):
+            update = wrapped.apply_gradients(pairs, global_step=counter.applied if counter else None)
+        update = getattr(update, "op", update)
         if counter:
             self._counts = counter.count(update, scale)
-        # The global step moves last, so that no metric and no learning rate is read after it.
-        with tf.control_dependencies([update, *scalars.values()]):
+        with tf.control_dependencies([update]):
             advance = tf.compat.v1.assign_add(global_step, 1)
         # The moving averages join here and not as control dependencies of the update: loss scaling puts
         # the update into a branch, and a skipped step still has a batch to average.
