@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import Callable, List, Mapping, Optional, Sequence, Tuple
+from typing import List, Mapping, Optional, Sequence, Tuple
 
 from densenet_keras import rank_table
 from densenet_keras.config import Config
@@ -47,7 +47,7 @@ def job_table(
     if not path and size == 1:
         return None, ""
     if path:
-        table = _load(path, wait=not config.ascend.dry_run)
+        table = _load(path, not config.ascend.dry_run)
         if table.form == "server_list":
             table.check(size)
             return table, os.path.abspath(path)
@@ -80,22 +80,16 @@ def _given_path(config: Config, environ: Mapping[str, str]) -> str:
     return flag or variable
 
 
-def _load(
-    path: str,
-    *,
-    wait: bool,
-    clock: Callable[[], float] = time.monotonic,
-    pause: Callable[[float], None] = time.sleep,
-) -> RankTable:
+def _load(path: str, wait: bool) -> RankTable:
     """The table, after its controller has completed it if it is one that a platform mounts."""
     table = rank_table.load(path)
     mounted = path == MOUNTED_TABLE or os.path.basename(path) == MODELARTS_TABLE
     if not (wait and mounted):
         return table
-    deadline = clock() + TABLE_WAIT_SECONDS
-    while table.status == INITIALIZING and clock() < deadline:
+    deadline = time.monotonic() + TABLE_WAIT_SECONDS
+    while table.status == INITIALIZING and time.monotonic() < deadline:
         _log.info("waiting for the cluster's controller to complete rank table %s", path)
-        pause(TABLE_POLL_SECONDS)
+        time.sleep(TABLE_POLL_SECONDS)
         table = rank_table.load(path)
     return table
 
