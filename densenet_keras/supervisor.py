@@ -178,11 +178,11 @@ class _Ranks:
             return
         say("stopping: the ranks finish their session.run, save and leave; again to kill them")
         self._stop(signum)
-        self._send(signum)
 
     def _stop(self, signum: int) -> None:
         self._outcome.stop_signal = signum
         self._due = [(time.monotonic() + self._grace_seconds, signal.SIGKILL)]
+        self._send(signum)
 
     def _on_exit(self, rank: int) -> None:
         process = self._running.pop(rank)
@@ -192,7 +192,7 @@ class _Ranks:
             return
         if code == -self._outcome.stop_signal:
             return
-        if code in STOPPED:  # a signal sent to one rank stops all: they agree among themselves
+        if code in STOPPED:  # somebody sent the signal to this rank alone
             if not self._outcome.stop_signal:
                 self._stop(STOPPED[code])
             return

@@ -28,12 +28,17 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class StopFlag:
     """A request to stop, made by a signal or by another rank.
 
+    Args:
+        patient: whether there is work to save first; otherwise the first signal ends the process.
+
     Attributes:
         signal: number of the signal that asked, 0 while nobody did.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool = True) -> None:
         self.signal = 0
+        self._patient = patient
+        self._received = False
 
     @property
     def is_set(self) -> bool:
@@ -46,14 +51,15 @@ class StopFlag:
 
     @contextlib.contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM request a stop; a second one ends the process at once.
+        """SIGINT and SIGTERM request a stop; the second one received ends the process at once.
 
         Only in the main thread, which must not sit in TensorFlow: handlers would not run there.
         """
 
         def handle(signum: int, frame: object) -> None:
-            if self.is_set:
+            if self._received or not self._patient:
                 os._exit(128 + signum)
+            self._received = True
             self.request(signum)
             if PARENT not in os.environ:  # else the launcher says it, once for all ranks
                 os.write(2, b"stopping after the current session.run; again to stop at once\n")
