@@ -12,7 +12,7 @@ from densenet_keras.machine import Machine, _addresses, _device_ids
 from densenet_keras.rank_environment import complete_environment, core_range, rank_environments
 
 HCCN_CONF = "".join(
-    f"address_{n}=192.168.{100 + n % 4}.{101 - n // 4}\nnetmask_{n}=255.255.255.0\nnetdetect_{n}=192.168.1.1\n"
+    f"address_{n}=192.168.{100 + n % 4}.{101 - n // 4}\nnetmask_{n}=255.255.255.0\n"
     for n in range(8)
 )
 SERVER = Machine("node1", ("10.0.0.1",), tuple(range(8)), tuple(range(96)), 96)
