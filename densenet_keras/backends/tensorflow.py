@@ -84,12 +84,12 @@ class TensorFlowBackend(Backend):
             target = _server(addresses, rank, session_config.SerializeToString()).target
             _await_servers(addresses, self.config.device.first_step_timeout_seconds)
         with tf.compat.v1.Session(target, graph=graph, config=session_config) as session:
-            tf.keras.backend.set_session(session)
+            tf.compat.v1.keras.backend.set_session(session)
             try:
                 yield session
             finally:
                 self._runner = None
-                tf.keras.backend.set_session(None)
+                tf.compat.v1.keras.backend.set_session(None)
 
     def all_reduce_sum(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
         """See `Backend.all_reduce_sum`; other types than float32 and int32 are a ValueError."""
