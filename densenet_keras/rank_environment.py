@@ -136,7 +136,8 @@ def _refuse_conflicts(environ: Mapping[str, str], size: int) -> None:
             f"{tableless[0]}={environ[tableless[0]]} starts ranks without a rank table, which excludes "
             f"RANK_SIZE and RANK_TABLE_FILE that this program sets; unset {', '.join(tableless)}"
         )
-    if "RANK_SIZE" in environ and _number(environ, "RANK_SIZE") != size:
+    # 0 is the adapter's way to say that there is no communication.
+    if "RANK_SIZE" in environ and _number(environ, "RANK_SIZE") not in ((0, 1) if size == 1 else (size,)):
         raise UsageError(
             f"RANK_SIZE={environ['RANK_SIZE']} in the environment, but --rank_size {size}; make them agree"
         )
