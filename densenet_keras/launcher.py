@@ -7,7 +7,6 @@ processes and watches them; `report` says what went wrong.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import Dict, Iterator, List, Mapping, Optional, Sequence
 
 from densenet_keras import backends, topology
 from densenet_keras.config import EVALUATE, Config
+from densenet_keras.diagnosis import diagnose
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
 from densenet_keras.supervisor import Failure, Outcome, RankStart, say, supervise
 from densenet_keras.topology import LOCAL_RANK, LOCAL_SIZE, Topology
@@ -179,7 +179,7 @@ def _report_failure(outcome: Outcome, failure: Failure) -> None:
     else:
         say(f"its log: {log.path}")
     for other in [rank, *(other for other in outcome.logs if other != rank)]:
-        advice = _diagnose(outcome.logs[other].text())
+        advice = diagnose(outcome.logs[other].text())
         if advice:
             say(advice if other == rank else f"from the log of rank {other}: {advice}")
             break
@@ -196,13 +196,3 @@ def _cause(code: int) -> str:
     if -code == signal.SIGKILL:
         hint = "; unless somebody sent it, the machine ran out of memory: see dmesg, lower --batch_size"
     return f"killed by signal {-code} ({name}){hint}"
-
-
-def _diagnose(text: str) -> Optional[str]:
-    """Cause and remedy, where the log shows a failure that is known."""
-    if importlib.util.find_spec("densenet_keras.diagnosis") is None:
-        return None
-    from densenet_keras.diagnosis import diagnose
-
-    advice: Optional[str] = diagnose(text)
-    return advice

@@ -194,6 +194,7 @@ class _Ranks:
             return
         if code in STOPPED:  # somebody sent the signal to this rank alone
             if not self._outcome.stop_signal:
+                say(f"rank {rank} was asked to stop by {STOPPED[code].name}: all ranks stop")
                 self._stop(STOPPED[code])
             return
         self._outcome.failure = Failure(rank, code)

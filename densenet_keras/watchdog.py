@@ -155,12 +155,13 @@ def _give_up(phase: _Phase, silent_seconds: float) -> None:
     text = (
         f"no progress for {silent_seconds:.0f} s while {phase.what}, {phase.timeout_seconds:.0f} s are "
         "allowed: a rank died or waits for data, or the step takes longer than "
-        "--step_timeout_seconds or --first_step_timeout_seconds; this rank gives up. All threads:\n"
+        "--step_timeout_seconds or --first_step_timeout_seconds; this rank gives up\n"
     )
     try:
-        # Straight to the descriptors: a thread that hangs may hold the lock of sys.stderr.
-        os.write(2, text.encode())
+        # Straight to the descriptors: a thread that hangs may hold the lock of sys.stderr. The reason
+        # comes last, where the end of the log is looked at.
         faulthandler.dump_traceback(file=2, all_threads=True)
+        os.write(2, text.encode())
     finally:
         os._exit(1)
 

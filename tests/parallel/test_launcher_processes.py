@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -308,7 +307,9 @@ def test_signal_to_one_rank_stops_all(start):
     for rank in launched.ranks:
         assert rank.read() == f"signal {signal.SIGTERM:d}"
         assert rank.is_gone()
-    assert launched.finish()[0] == 143
+    code, _, err = launched.finish()
+    assert code == 143
+    assert "rank 1 was asked to stop by SIGTERM" in err
 
 
 def test_ranks_do_not_outlive_a_killed_launcher(start):
@@ -366,8 +367,7 @@ def run_python(script, **environment):
     return subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": PACKAGE_FOLDER, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         timeout=LIMIT_SECONDS,
     )
 
