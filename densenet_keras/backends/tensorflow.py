@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import math
 import socket
 import time
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -105,7 +106,7 @@ class TensorFlowBackend(Backend):
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> tf.Operation:
         """See `Backend.broadcast`; the variables must be initialised on every rank before."""
-        floating = [variable for variable in variables if variable.dtype.is_floating]
+        floating = [variable for variable in variables if variable.dtype.base_dtype.is_floating]
         if self._collectives is None or not floating:
             return tf.no_op(name="broadcast")
         return self._collectives.from_rank_0(floating)
@@ -156,16 +157,16 @@ class TensorFlowBackend(Backend):
             raise ValueError(f"count={count}; a chunk has at least one step")
         compiled = self._runner is None or self._runner.step is not step
         if self._runner is None or compiled:
-            wait = self._data_wait
-            if wait is None or wait.graph is not session.graph:
-                wait = tf.constant(float("nan"), tf.float64)
-            self._runner = _Runner(step, session.make_callable([step.train_op, wait, step.metrics]))
+            fetches = {"train_op": step.train_op, "metrics": step.metrics}
+            if self._data_wait is not None and self._data_wait.graph is session.graph:
+                fetches["data_wait_seconds"] = self._data_wait
+            self._runner = _Runner(step, session.make_callable(fetches))
         data_wait_seconds = 0.0
         for _ in range(count):
-            _, wait_seconds, metrics = self._runner.run()
-            data_wait_seconds += float(wait_seconds)
-        scalars = {name: float(value) for name, value in metrics.items()}
-        return ChunkResult(scalars, data_wait_seconds, compiled)
+            fetched = self._runner.run()
+            data_wait_seconds += float(fetched.get("data_wait_seconds", math.nan))
+        metrics = {name: float(value) for name, value in fetched["metrics"].items()}
+        return ChunkResult(metrics, data_wait_seconds, compiled)
 
     def _session_config(self) -> tf.compat.v1.ConfigProto:
         """The same for the server and for every session: the first of a process sets its threads."""
@@ -191,7 +192,7 @@ class TensorFlowBackend(Backend):
 
 class _Runner(NamedTuple):
     step: Step
-    run: Callable[[], Tuple[None, float, Dict[str, float]]]
+    run: Callable[[], Dict[str, Any]]
 
 
 def _gradients(

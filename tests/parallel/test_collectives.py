@@ -112,6 +112,27 @@ def test_a_process_can_run_one_graph_after_another():
         np.testing.assert_array_equal(rank["second"], np.full(5, 3))
 
 
+def data_of_rank_1_ends(topology):
+    """Rank 0 then waits for the sum with rank 1, which no time-out of TensorFlow's would end."""
+    import tensorflow as tf
+
+    backend = backend_of(topology)
+    with tf.Graph().as_default() as graph, backend.placement():
+        dataset = tf.data.Dataset.range(3 if topology.rank == 1 else 100)
+        iterator = tf.compat.v1.data.make_initializable_iterator(dataset)
+        (total,) = backend.all_reduce_sum([tf.cast(backend.measure_get_next(iterator), tf.float32)])
+        with backend.session(graph) as session:
+            session.run(iterator.initializer)
+            for _ in range(5):
+                session.run(total)
+
+
+def test_a_rank_that_fails_in_a_step_leaves_while_its_peers_wait():
+    with pytest.raises(RanksFailed, match="End of sequence") as failure:
+        run(data_of_rank_1_ends)
+    assert failure.value.rank == 1
+
+
 def fail_on_rank_1(topology):
     if topology.rank == 1:
         raise RuntimeError("on purpose")

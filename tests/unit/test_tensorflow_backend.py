@@ -98,6 +98,7 @@ def test_a_step_without_measured_input_does_not_know_its_wait(backend):
         step, _ = build(backend)
         with backend.session(graph) as session:
             session.run(tf.compat.v1.global_variables_initializer())
+            graph.finalize()
             assert np.isnan(backend.run_steps(session, step, 2).data_wait_seconds)
 
 
