@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from densenet_keras import config as configuration
-from densenet_keras import launcher, rendezvous
+from densenet_keras import launcher, rendezvous, worker
 from densenet_keras.config import Config
 from densenet_keras.errors import RunError, UsageError
 from densenet_keras.rank_logs import FinalLines, RankLog
@@ -228,3 +228,15 @@ class TestRendezvous:
     )
     def test_job_key(self, environ, key):
         assert rendezvous.job_key(environ) == key
+
+
+@pytest.mark.parametrize(("rank", "writes"), [(0, True), (1, False)])
+def test_process_that_is_a_rank_runs_in_place(tmp_path, monkeypatch, rank, writes):
+    ran = []
+    monkeypatch.setattr(worker, "run_configuration", lambda config: ran.append(config) or 7)
+    monkeypatch.setenv("RANK_ID", str(rank))
+    monkeypatch.setenv("RANK_SIZE", "2")
+    config = Config().replace(log_dir=str(tmp_path), backend="tensorflow")
+    assert launcher.launch(config) == 7
+    assert ran == [config.replace(rank_size=2)]
+    assert (tmp_path / "run.json").exists() == writes
