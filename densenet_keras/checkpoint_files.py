@@ -138,11 +138,11 @@ def publishing(path: str) -> Iterator[str]:
     # Where the same step is saved again, the old index must not meet the new data.
     with contextlib.suppress(FileNotFoundError):
         os.remove(path + ".index")
-        _sync(folder)
+        _sync_folder(folder)
     os.replace(temporary + data, path + data)
-    _sync(folder)
+    _sync_folder(folder)
     os.replace(temporary + ".index", path + ".index")
-    _sync(folder)
+    _sync_folder(folder)
 
 
 def write_state(folder: str, keep: int) -> None:
@@ -163,11 +163,11 @@ def write_state(folder: str, keep: int) -> None:
 
 def _delete(prefix: str) -> None:
     """Deletes a checkpoint, its index first: what remains if this is cut short is none."""
-    os.remove(prefix + ".index")
     folder, name = os.path.split(prefix)
-    for other in _listdir(folder):
-        if _DATA.search(other) and _DATA.sub("", other) == name:
-            os.remove(os.path.join(folder, other))
+    data = [other for other in _listdir(folder) if _DATA.search(other) and _DATA.sub("", other) == name]
+    for file in (name + ".index", *data):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, file))
 
 
 def _remove_leftovers(folder: str) -> None:
@@ -181,6 +181,12 @@ def _remove_leftovers(folder: str) -> None:
         )
         if orphan or name.startswith(_TEMPORARY):
             os.remove(os.path.join(folder, name))
+
+
+def _sync_folder(path: str) -> None:
+    """Returns once the names in `path` are on the disk, where the file system can tell."""
+    with contextlib.suppress(OSError):
+        _sync(path)
 
 
 def _sync(path: str) -> None:

@@ -69,6 +69,15 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_save(name, value):
     assert saved == [5]
 
 
+def test_a_step_skipped_for_overflow_does_not_end_the_run():
+    guard = StopOnNonFinite()
+    guard.on_train_batch_end(0, logs(loss=2.0, skipped_steps=0.0))
+    guard.on_train_batch_end(1, logs(loss=math.inf, skipped_steps=1.0))
+    guard.on_train_batch_end(2, logs(loss=2.0, skipped_steps=1.0))
+    with pytest.raises(RunError):
+        guard.on_train_batch_end(3, logs(loss=math.inf, skipped_steps=1.0))
+
+
 class TestThroughput:
     def callback(self, **changes):
         return Throughput(toy.plan(100, global_batch=8, log_interval_steps=10, **changes))

@@ -347,6 +347,7 @@ def test_every_interruption_of_publishing_leaves_a_whole_checkpoint(tmp_path, mo
         net.change()
         if again:
             net.save(2)
+            net.change()
         left = [n]
 
         def dying(original, left=left):

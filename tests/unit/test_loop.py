@@ -162,7 +162,9 @@ def test_all_ranks_stop_at_the_same_step_in_the_same_way(request_of_others, inte
         requests.append(request)
         return request + (request_of_others if len(requests) == 6 else 0)
 
-    assert toy.run(toy.plan(20), [recorder], agree=agree) == 6
+    model = toy.BareModel()
+    assert toy.run(toy.plan(20), [recorder], agree=agree, keras_model=model) == 6
+    assert model.stop_training == (request_of_others % loop.INTERRUPT > 0)
     assert requests == [0] * 6
     assert recorder.calls[-1][2].interrupted == interrupted
     assert (("on_epoch_end", 0) in recorder.names()) == (not interrupted)
