@@ -7,6 +7,7 @@ command line starts and supervises its ranks without it.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any, List
 
 if TYPE_CHECKING:
@@ -34,9 +35,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(
-        "densenet_keras.inspection" if name == "describe" else "densenet_keras.model"
-    )
+    with warnings.catch_warnings():
+        # TensorFlow 1.15 spells types in a way that numpy announces to read differently one day.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="tensor(flow|board)")
+        module = importlib.import_module(
+            "densenet_keras.inspection" if name == "describe" else "densenet_keras.model"
+        )
     return getattr(module, name)
 
 

@@ -11,10 +11,12 @@ from typing import Any, Dict, Optional
 
 import tensorflow as tf
 
+from densenet_keras.config import ModelConfig
+
 NHWC = "channels_last"  # fixed, whatever ~/.keras/keras.json says
-BN_MOMENTUM = 0.9  # decay=0.9 of the original; the paper's Torch code: momentum 0.1, the same thing
-BN_EPSILON = 1e-3  # the original leaves contrib's batch_norm default; Torch and Keras have 1e-5
-BN_SIZE = 4  # paper section 3: each 1x1 convolution produces 4k feature maps
+BN_SIZE = ModelConfig.bn_size  # paper section 3: each 1x1 convolution produces 4k feature maps
+BN_MOMENTUM = ModelConfig.bn_momentum  # decay=0.9 of the original; Torch calls the same 0.1
+BN_EPSILON = ModelConfig.bn_epsilon  # 1e-3, contrib's default, which the original leaves
 COMPRESSION = 0.5  # paper section 3: theta of DenseNet-BC
 
 
@@ -44,6 +46,33 @@ def seeded(initializer: Any, seed: Optional[int]) -> Any:
         return initializer
     config.pop("dtype", None)  # its value is the default; passing it is deprecated
     return initializer.__class__.from_config({**config, "seed": seed})
+
+
+def batch_norm(name: str, momentum: float, epsilon: float) -> tf.keras.layers.BatchNormalization:
+    """Normalisation of the channels."""
+    return tf.keras.layers.BatchNormalization(axis=-1, momentum=momentum, epsilon=epsilon, name=name)
+
+
+def convolution(
+    filters: int,
+    kernel_size: int,
+    name: str,
+    initializer: Any,
+    seed: Optional[int],
+    strides: int = 1,
+    padding: str = "same",
+) -> tf.keras.layers.Conv2D:
+    """A convolution without bias; the seed of its initial values derives from `seed` and `name`."""
+    return tf.keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        use_bias=False,
+        data_format=NHWC,
+        kernel_initializer=seeded(initializer, derived_seed(seed, name)),
+        name=name,
+    )
 
 
 class _Composite(tf.keras.layers.Layer):
@@ -79,20 +108,10 @@ class _Composite(tf.keras.layers.Layer):
         }
 
     def batch_norm(self, name: str) -> tf.keras.layers.BatchNormalization:
-        return tf.keras.layers.BatchNormalization(
-            axis=-1, momentum=self.bn_momentum, epsilon=self.bn_epsilon, name=name
-        )
+        return batch_norm(name, self.bn_momentum, self.bn_epsilon)
 
     def conv(self, filters: int, kernel_size: int, name: str) -> tf.keras.layers.Conv2D:
-        return tf.keras.layers.Conv2D(
-            filters,
-            kernel_size,
-            padding="same",
-            use_bias=False,
-            data_format=NHWC,
-            kernel_initializer=seeded(self.kernel_initializer, derived_seed(self.seed, name)),
-            name=name,
-        )
+        return convolution(filters, kernel_size, name, self.kernel_initializer, self.seed)
 
     def build_part(self, part: tf.keras.layers.Layer, input_shape: Any) -> tf.TensorShape:
         """Creates the variables of `part` and returns its output shape.

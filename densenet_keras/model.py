@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Optional, Sequence, Tuple
+import functools
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import tensorflow as tf
 from tensorflow.python.util import deprecation
@@ -17,6 +18,8 @@ from densenet_keras.layers import (
     NHWC,
     DenseBlock,
     TransitionLayer,
+    batch_norm,
+    convolution,
     derived_seed,
     original_initializer,
     seeded,
@@ -121,7 +124,8 @@ def densenet(
         bn_size=bn_size,
         drop_rate=drop_rate,
         compression=compression,
-        batch_norm={"bn_momentum": bn_momentum, "bn_epsilon": bn_epsilon},
+        bn_momentum=bn_momentum,
+        bn_epsilon=bn_epsilon,
         kernel_initializer=kernel_initializer or original_initializer(),
         seed=seed,
     )
@@ -143,7 +147,8 @@ class _Builder:
     bn_size: int
     drop_rate: float
     compression: float
-    batch_norm: Any
+    bn_momentum: float
+    bn_epsilon: float
     kernel_initializer: Any
     seed: Optional[int]
 
@@ -153,12 +158,18 @@ class _Builder:
         Padding is explicit and symmetric, as in Torch and keras.applications. "same" would pad one
         pixel less at the top and left of an even-sized image, and shift imported weights by it.
         """
-        features = self.variant.init_features
+        conv = functools.partial(
+            convolution,
+            self.variant.init_features,
+            name="stem_conv",
+            initializer=self.kernel_initializer,
+            seed=self.seed,
+        )
         if self.variant.stem != IMAGENET_STEM:
-            return self._conv(features, 3, "stem_conv", padding="same")(x)
+            return conv(kernel_size=3)(x)
         x = tf.keras.layers.ZeroPadding2D(3, data_format=NHWC, name="stem_pad")(x)
-        x = self._conv(features, 7, "stem_conv", strides=2)(x)
-        x = self._batch_norm("stem_bn")(x)
+        x = conv(kernel_size=7, strides=2, padding="valid")(x)
+        x = batch_norm("stem_bn", self.bn_momentum, self.bn_epsilon)(x)
         x = tf.keras.layers.ReLU(name="stem_relu")(x)
         # Zeros change no maximum, for nothing is negative after a ReLU.
         x = tf.keras.layers.ZeroPadding2D(1, data_format=NHWC, name="stem_pool_pad")(x)
@@ -166,7 +177,11 @@ class _Builder:
 
     def blocks(self, x: tf.Tensor) -> tf.Tensor:
         """Dense blocks with transitions between them."""
-        shared = {**self.batch_norm, "kernel_initializer": self.kernel_initializer}
+        shared: Dict[str, Any] = {
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+            "kernel_initializer": self.kernel_initializer,
+        }
         for number, num_layers in enumerate(self.variant.blocks, start=1):
             if number > 1:
                 name = f"transition{number - 1}"
@@ -187,7 +202,7 @@ class _Builder:
 
     def head(self, x: tf.Tensor, classes: int) -> tf.Tensor:
         """Feature maps to logits. Glorot's uniform kernel and zero bias are the original's."""
-        x = self._batch_norm("final_bn")(x)
+        x = batch_norm("final_bn", self.bn_momentum, self.bn_epsilon)(x)
         x = tf.keras.layers.ReLU(name="final_relu")(x)
         x = tf.keras.layers.GlobalAveragePooling2D(data_format=NHWC, name="global_pool")(x)
         return tf.keras.layers.Dense(
@@ -195,28 +210,6 @@ class _Builder:
             kernel_initializer=seeded("glorot_uniform", derived_seed(self.seed, "linear")),
             name="linear",
         )(x)
-
-    def _batch_norm(self, name: str) -> tf.keras.layers.BatchNormalization:
-        return tf.keras.layers.BatchNormalization(
-            axis=-1,
-            momentum=self.batch_norm["bn_momentum"],
-            epsilon=self.batch_norm["bn_epsilon"],
-            name=name,
-        )
-
-    def _conv(
-        self, filters: int, kernel_size: int, name: str, strides: int = 1, padding: str = "valid"
-    ) -> tf.keras.layers.Conv2D:
-        return tf.keras.layers.Conv2D(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding=padding,
-            use_bias=False,
-            data_format=NHWC,
-            kernel_initializer=seeded(self.kernel_initializer, derived_seed(self.seed, name)),
-            name=name,
-        )
 
 
 def _check(holds: bool, given: str, rule: str) -> None:

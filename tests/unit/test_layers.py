@@ -67,36 +67,43 @@ def test_second_call_shares_the_variables(make, graph):
     assert len(layer.updates) == updates > 0
 
 
-@pytest.mark.parametrize("make", SMALL)
-def test_configuration_gives_the_same_layer_back(make):
-    layer = make()
-    other = type(layer).from_config(layer.get_config())
-    assert other.get_config() == layer.get_config()
-    layer.build((None, 8, 8, 6))
-    other.build((None, 8, 8, 6))
-    assert [w.shape for w in other.weights] == [w.shape for w in layer.weights]
+SHARED = {"bn_momentum": 0.7, "bn_epsilon": 0.01, "seed": 9, "name": "some", "trainable": False}
 
 
-def test_configuration_holds_every_argument():
-    given = {
-        "num_layers": 2,
-        "growth_rate": 3,
-        "bn_size": 5,
-        "drop_rate": 0.25,
-        "bn_momentum": 0.7,
-        "bn_epsilon": 0.01,
-        "seed": 9,
-        "name": "some",
-    }
-    block = DenseBlock(kernel_initializer="zeros", **given)
-    config = DenseBlock.from_config(block.get_config()).get_config()
-    assert {key: config[key] for key in given} == given
-    assert config["kernel_initializer"]["class_name"] == "Zeros"
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        (DenseLayer, {"growth_rate": 3, "bn_size": 5, "drop_rate": 0.25}),
+        (DenseBlock, {"num_layers": 2, "growth_rate": 3, "bn_size": 5, "drop_rate": 0.25}),
+        (TransitionLayer, {"compression": 0.3}),
+    ],
+)
+def test_configuration_holds_every_argument(kind, own):
+    given = {**own, **SHARED}
+    config = kind(kernel_initializer="zeros", **given).get_config()
+    again = kind.from_config(config).get_config()
+    assert again == config
+    assert {key: again[key] for key in given} == given
+    assert again["kernel_initializer"]["class_name"] == "Zeros"
+
+
+def test_arguments_reach_the_parts():
+    block = DenseBlock(2, 3, bn_size=5, drop_rate=0.25, bn_momentum=0.7, bn_epsilon=0.01)
     part = block.dense_layers[1]
-    assert (part.growth_rate, part.bn_size, part.drop_rate) == (3, 5, 0.25)
-    assert (part.bn1.momentum, part.bn2.epsilon) == (0.7, 0.01)
-    transition = TransitionLayer.from_config(TransitionLayer(0.3, bn_epsilon=0.01).get_config())
-    assert (transition.compression, transition.bn.epsilon) == (0.3, 0.01)
+    assert (part.conv1.filters, part.conv2.filters, part.dropout.rate) == (15, 3, 0.25)
+    for norm in (part.bn1, part.bn2, TransitionLayer(bn_momentum=0.7, bn_epsilon=0.01).bn):
+        assert (norm.momentum, norm.epsilon) == (0.7, 0.01)
+
+
+def test_defaults_are_those_of_the_original():
+    for norm in (DenseLayer(4).bn1, TransitionLayer().bn):
+        assert (norm.momentum, norm.epsilon) == (0.9, 1e-3)
+    layer = DenseLayer(4)
+    assert (layer.conv1.filters, layer.dropout) == (16, None)
+    initializer = layer.conv2.kernel_initializer
+    assert (initializer.scale, initializer.mode, initializer.distribution) == (
+        5.0, "fan_out", "truncated_normal",
+    )
 
 
 def test_dense_layer_appends_the_new_features():
