@@ -1,7 +1,7 @@
 """The batches of one rank, as tf.data pipelines with fully static shapes.
 
 Records are read by number, one Python call for a whole local batch (a call for each record would
-cost four times as much), then decoded one by one in parallel, order kept. `prefetch` comes last: on
+cost four times as much), then decoded in parallel, order kept. `prefetch` comes last: on
 an NPU that is what keeps the whole pipeline on the host.
 """
 
@@ -126,24 +126,36 @@ def _decoded_batches(
     batches: tf.data.Dataset, decode: Callable[..., Any], split: Split, config: Config
 ) -> tf.data.Dataset:
     """Decodes batches of (encoded, label, record, extra); decode(encoded, label, extra) is an element."""
-    threads = config.data.data_threads or 1
+    threads, batch_size = config.data.data_threads or 1, config.data.batch_size
 
-    def decoded(
-        encoded: tf.Tensor, label: tf.Tensor, record: tf.Tensor, extra: tf.Tensor
-    ) -> tf.data.Dataset:
-        own = tf.data.Dataset.from_tensors((encoded, label, extra)).map(decode)
-        # Only where decoding failed does the second part run. It could also hand out another image,
-        # should a run ever be allowed a number of bad ones.
-        failed = tf.data.Dataset.from_tensors(record).map(lambda number: _refuse(own, split, number))
-        return own.apply(tf.data.experimental.ignore_errors()).concatenate(failed).take(1)
+    def decoded(*batch: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.Dataset.from_tensor_slices(batch)
+        parallel = records.map(
+            lambda encoded, label, record, extra: decode(encoded, label, extra), num_parallel_calls=threads
+        ).batch(batch_size, drop_remainder=True)
+        # Runs only if the batch failed: once more, record by record, to find which one to name. This is
+        # also where a run that is allowed some bad records would put others in their place.
+        careful = records.flat_map(
+            lambda *fields: _decoded_or_named(fields, decode, split)
+        ).batch(batch_size, drop_remainder=True)
+        return parallel.apply(tf.data.experimental.ignore_errors()).concatenate(careful).take(1)
 
-    return (
-        batches.prefetch(1)
-        .unbatch()
-        .interleave(decoded, cycle_length=threads, block_length=1, num_parallel_calls=threads)
-        .batch(config.data.batch_size, drop_remainder=True)
-        .prefetch(PREFETCH_BATCHES)
+    # One batch is current, so their order is kept; the next is decoded ahead. Not Dataset.interleave:
+    # with num_parallel_calls it crashes the process if its iterator is destroyed while it works.
+    one_ahead = tf.data.experimental.parallel_interleave(
+        decoded, cycle_length=1, sloppy=False, buffer_output_elements=1, prefetch_input_elements=1
     )
+    return batches.prefetch(1).apply(one_ahead).prefetch(PREFETCH_BATCHES)
+
+
+def _decoded_or_named(
+    fields: Tuple[tf.Tensor, ...], decode: Callable[..., Any], split: Split
+) -> tf.data.Dataset:
+    """One decoded element; an error that names the record if it cannot be decoded."""
+    encoded, label, record, extra = fields
+    own = tf.data.Dataset.from_tensors((encoded, label, extra)).map(decode)
+    failed = tf.data.Dataset.from_tensors(record).map(lambda number: _refuse(own, split, number))
+    return own.apply(tf.data.experimental.ignore_errors()).concatenate(failed).take(1)
 
 
 def _refuse(like: tf.data.Dataset, split: Split, record: tf.Tensor) -> Tuple[tf.Tensor, ...]:

@@ -37,8 +37,7 @@ COLUMNS: Dict[str, Any] = {
 _READ_AHEAD_BYTES = 1 << 20
 _REPORT_BYTES = 8 << 20
 _THREADS = 8  # reads and checksums run outside Python's lock; network storage needs several at once
-# What TensorFlow's decoders recognise an image by.
-_IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
+_IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # what `preprocessing` decodes: JPEG, PNG
 
 
 def load_or_build(
@@ -200,7 +199,7 @@ def _append(columns: Dict[str, Any], shard: int, offset: int, payload: bytes) ->
         raise tfrecord.FormatError(f"label {example.label} is not a 32-bit integer")
     if not payload.startswith(_IMAGE_MAGIC, example.image_start):
         start = payload[example.image_start : example.image_start + 8]
-        raise tfrecord.FormatError(f"image/encoded is no JPEG, PNG, GIF or BMP; it starts with {start!r}")
+        raise tfrecord.FormatError(f"image/encoded is neither JPEG nor PNG; it starts with {start!r}")
     row = (shard, offset, len(payload), example.label, example.image_start, example.image_bytes)
     for values, value in zip(columns.values(), row):
         values.append(value)

@@ -66,8 +66,6 @@ FORMATS = {
     "grey png": (fake.encode(GREY, "png"), np.dstack([GREY] * 3)),
     "alpha png": (fake.encode(ALPHA, "png"), PICTURE),
     "palette png": (fake.encode(PALETTE, "png"), COARSE),
-    "gif": (fake.encode(PALETTE, "gif"), COARSE),
-    "bmp": (fake.encode(PICTURE, "bmp"), PICTURE),
 }
 
 
@@ -165,8 +163,8 @@ def stateless_windows(height, width, min_crop_area, count):
             uniform = tf.random.stateless_uniform(
                 [4, preprocessing.CROP_ATTEMPTS], tf.stack([tf.constant(11, tf.int64), draw])
             )
-            return tf.stack(preprocessing.random_window(
-                tf.constant(height), tf.constant(width), uniform, min_crop_area))
+            return preprocessing.random_window(
+                tf.constant([height, width]), tf.unstack(uniform), min_crop_area)
 
         return session.run(tf.map_fn(window, tf.range(count, dtype=tf.int64), dtype=tf.int32))
 

@@ -225,7 +225,7 @@ def test_other_files_are_refused(data_dir, content, expected):
         (fake.example(b"", 1), "one non-empty byte string"),
         (fake.example(JPEG, "three"), "one integer"),
         (fake.example(JPEG, 1 << 40), "32-bit"),
-        (fake.example(b"RIFF....WEBP", 1), "no JPEG, PNG, GIF or BMP"),
+        (fake.example(b"RIFF....WEBP", 1), "neither JPEG nor PNG"),
         (b"\xff\xff\xff", "not a serialised tf.train.Example"),
         (fake.example(JPEG, 1)[:-20], "not a serialised tf.train.Example"),
     ],
