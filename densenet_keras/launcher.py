@@ -22,9 +22,8 @@ from densenet_keras.diagnosis import diagnose
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
 from densenet_keras.supervisor import Failure, Outcome, RankStart, say, supervise
 from densenet_keras.topology import LOCAL_RANK, LOCAL_SIZE, Topology
-from densenet_keras.watchdog import PARENT
+from densenet_keras.watchdog import PARENT, TERMINAL
 
-TERMINAL = "DENSENET_KERAS_TERMINAL"  # 1 if what a rank writes to stderr reaches a terminal, else 0
 GRACE_SECONDS = 60.0  # from a request to stop to the end by force: one session.run and one save
 LOOPBACK = "127.0.0.1"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from typing import TYPE_CHECKING, Callable, ContextManager, Dict, List, Optional, Sequence, Set
 
@@ -31,6 +32,9 @@ class StopFlag(Protocol):
     """What a signal handler leaves behind."""
 
     signal: int  # 0, or the number of the signal received
+
+    def request(self, signum: int) -> None:
+        """Another rank received a signal."""
 
 
 class Watchdog(Protocol):
@@ -104,7 +108,7 @@ def _train(
     plan = chunks.plan
     epoch = _Epoch(hooks, plan)
     done = first_step
-    logs = StepLogs({}, Progress(done, plan.epoch(done), 0, 0.0, False, math.nan))
+    logs = StepLogs({}, Progress(done, plan.epoch(done), 0, 0, 0.0, math.nan))
     hooks.on_train_begin()
     for start, end in plan.chunks(first_step):
         epoch.begin(start)
@@ -123,6 +127,8 @@ def _train(
             # All ranks must leave the same way, whichever of them asked.
             model.stop_training = requests % INTERRUPT > 0
             logs.interrupted = requests >= INTERRUPT and end < plan.total_steps
+            if requests >= INTERRUPT and not stop.signal:
+                stop.request(signal.SIGTERM)
             break
     if not logs.interrupted:
         epoch.end(logs.progress)
@@ -159,15 +165,15 @@ class _Chunks:
             with self._watchdog.phase(f"running {count} steps for the first time", self._timeout_seconds):
                 result = self._backend.run_steps(self._session, self._step, count)
         seconds = time.monotonic() - begun
-        self._watchdog.beat(None if result.compiled else seconds)
+        self._watchdog.beat(None if result.untimed_steps else seconds)
         scalars = {name: float(value) for name, value in result.metrics.items()}
         scalars.update(self._backend.extra_metrics(scalars))
         progress = Progress(
             step=end,
             epoch=self.plan.epoch(end),
             steps=count,
-            seconds=seconds,
-            compiled=result.compiled,
+            timed_steps=count - result.untimed_steps,
+            timed_seconds=seconds - result.untimed_seconds,
             data_wait_seconds=result.data_wait_seconds,
         )
         return StepLogs(scalars, progress)

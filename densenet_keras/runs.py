@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import sys
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 import tensorflow as tf
@@ -38,13 +37,15 @@ from densenet_keras.watchdog import StopFlag, Watchdog
 PLAN_FILE = "plan.json"
 
 
-def run(config: Config, topology: Topology, stop: StopFlag, watchdog: Watchdog) -> None:
+def run(
+    config: Config, topology: Topology, stop: StopFlag, watchdog: Watchdog, interactive: bool
+) -> None:
     """What one rank does for the command in `config`."""
     if config.command == EVALUATE:
-        evaluate(config, topology, watchdog)
+        evaluate(config, topology, watchdog, interactive)
     else:
         callbacks = user_callbacks.load(config.run.callbacks) if config.run.callbacks else []
-        train(config, topology, callbacks, stop, watchdog)
+        train(config, topology, callbacks, stop, watchdog, interactive)
 
 
 def train(
@@ -53,6 +54,7 @@ def train(
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     stop: Optional[StopFlag] = None,
     watchdog: Optional[Watchdog] = None,
+    interactive: bool = False,
 ) -> int:
     """Trains, or fine-tunes from a checkpoint, or continues the run in log_dir.
 
@@ -61,6 +63,7 @@ def train(
         callbacks: the user's own Keras callbacks, the same on every rank.
         stop: asks to stop after the current chunk.
         watchdog: ends the process if training makes no progress; none by default.
+        interactive: whether stderr is a terminal, for the progress bar.
 
     Returns:
         The global step reached.
@@ -117,7 +120,8 @@ def train(
         if topology.size > 1:
             session.run(synchronise)
             _same_start(session, host_sum, first_step, topology, config)
-        own = user_callbacks.prepare(callbacks, built.model, topology.is_primary)
+        with backend.placement():
+            own = user_callbacks.prepare(callbacks, built.model, topology.is_primary)
         backend.prepare_steps(session, built.step, plan, first_step)
         graph.finalize()
 
@@ -133,12 +137,13 @@ def train(
             console.write(_headline(config, plan, origin))
             metrics = Metrics(config.run.log_dir, first_step)
             tensorboard = TensorBoard(config.run.log_dir, first_step)
-            progress_bar = ProgressBar(plan, first_step, interactive=_interactive())
+            progress_bar = ProgressBar(plan, first_step, interactive=interactive)
             ordered += [console, metrics, tensorboard, progress_bar]
             reports = [console.evaluation, metrics.evaluation, tensorboard.evaluation]
         ordered.append(CheckpointSaver(plan, save))
         if validation is not None:
-            ordered.append(Evaluate(plan, validation.evaluate(session, topology.is_primary), reports))
+            evaluate_step = validation.evaluate(session, topology.is_primary, interactive)
+            ordered.append(Evaluate(plan, evaluate_step, reports))
         return loop.run(
             session=session,
             backend=backend,
@@ -171,6 +176,7 @@ def evaluate(
     config: Config,
     topology: Topology = Topology(),  # noqa: B008  (frozen)
     watchdog: Optional[Watchdog] = None,
+    interactive: bool = False,
 ) -> List[CheckpointResult]:
     """Evaluates every checkpoint that eval_dir names on one graph; all ranks share the images.
 
@@ -202,7 +208,7 @@ def evaluate(
         session.run(validation.iterator.initializer)
         graph.finalize()
         console = Console(config.run.log_dir, config.run.log_name) if topology.is_primary else None
-        evaluate_step = validation.evaluate(session, topology.is_primary)
+        evaluate_step = validation.evaluate(session, topology.is_primary, interactive)
         if console is not None:
             console.write(f"evaluating {len(found)} checkpoints on {inputs.eval_images} images")
             console.write(TABLE_HEADER)
@@ -256,7 +262,9 @@ class _Validation:
         self._watchdog = watchdog
         self._timeout_seconds = _compile_seconds(config)
 
-    def evaluate(self, session: tf.compat.v1.Session, is_primary: bool) -> Callable[[int], EvalResult]:
+    def evaluate(
+        self, session: tf.compat.v1.Session, is_primary: bool, interactive: bool
+    ) -> Callable[[int], EvalResult]:
         """A function from the global step to the result of evaluating the session's variables."""
 
         def run_once(step: int) -> EvalResult:
@@ -266,7 +274,8 @@ class _Validation:
                 unit="batch",
                 leave=False,
                 disable=not is_primary,
-                mininterval=0.1 if _interactive() else 30.0,
+                # Off a terminal a bar is only worth its lines if the evaluation is a long one.
+                **({} if interactive else {"delay": 30.0, "mininterval": 30.0}),
             )
             with bar, self._watchdog.phase("evaluating", self._timeout_seconds):
                 return self._evaluator.run(session, bar.update)
@@ -345,7 +354,3 @@ def _compile_seconds(config: Config) -> float:
 def _patient(config: Config) -> Watchdog:
     """A watchdog that has not been started: it keeps times and ends nothing."""
     return Watchdog(config.device.first_step_timeout_seconds, config.device.step_timeout_seconds)
-
-
-def _interactive() -> bool:
-    return sys.stderr.isatty()

@@ -106,9 +106,9 @@ class Progress(NamedTuple):
     step: int
     epoch: float
     steps: int  # in this chunk
-    seconds: float  # spent in run_steps for this chunk
-    compiled: bool  # whether `seconds` includes a first run, with compilation
-    data_wait_seconds: float  # NaN where the backend cannot tell
+    timed_steps: int  # of these, the steps not made by the first run of a graph, which compiles it
+    timed_seconds: float  # that the timed steps took
+    data_wait_seconds: float  # of those, waiting for data; NaN where the backend cannot tell
 
 
 class StepLogs(Dict[str, float]):

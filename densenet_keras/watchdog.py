@@ -19,7 +19,9 @@ from collections import deque
 from typing import Deque, Iterator, List, Optional
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PARENT = "DENSENET_KERAS_PARENT"  # process id of the launcher, in the environment of its ranks
+# In the environment of ranks that a launcher started:
+PARENT = "DENSENET_KERAS_PARENT"  # process id of the launcher
+TERMINAL = "DENSENET_KERAS_TERMINAL"  # 1 if what a rank writes to stderr reaches a terminal, else 0
 POLL_SECONDS = 0.5
 TIMES_LEARNED = 20  # a run this many times slower than usual counts as lost
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

@@ -23,7 +23,7 @@ from densenet_keras.config import EVALUATE, Config
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.rank_environment import CORES
 from densenet_keras.topology import Topology, adopt_rank_size
-from densenet_keras.watchdog import PARENT, StopFlag, Watchdog, watch_parent
+from densenet_keras.watchdog import PARENT, TERMINAL, StopFlag, Watchdog, watch_parent
 
 JOIN_SECONDS = 0.2
 MEETING_SECONDS = 300.0
@@ -99,7 +99,8 @@ class _Job(threading.Thread):
             _import_tensorflow()
             from densenet_keras import runs
 
-            runs.run(configuration, topology, self._stop_flag, watchdog)
+            interactive = os.environ.get(TERMINAL, "") == "1" or sys.stderr.isatty()
+            runs.run(configuration, topology, self._stop_flag, watchdog, interactive)
 
 
 @contextlib.contextmanager

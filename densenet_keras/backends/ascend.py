@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Set
 
 import tensorflow as tf
@@ -232,18 +233,21 @@ class AscendBackend(Backend):
         if count < 1 or self._loop_op is None:
             raise ValueError(f"run_steps of {count} steps; at least 1, and after prepare_steps")
         loops, singles = divmod(count, self._loop.length)
-        compiled = False
+        untimed_steps, untimed_seconds = 0, 0.0
         values: Dict[str, float] = {}
-        for op, runs in ((self._loop_op, loops), (step.train_op, singles)):
+        for op, runs, length in ((self._loop_op, loops, self._loop.length), (step.train_op, singles, 1)):
             for _ in range(runs):
-                compiled = compiled or op not in self._compiled
-                self._compiled.add(op)
+                started = time.monotonic()
                 _, *fetched = session.run(self._fetches(op, step))
+                if op not in self._compiled:
+                    self._compiled.add(op)
+                    untimed_steps += length
+                    untimed_seconds += time.monotonic() - started
                 values = dict(zip(self._names(step), map(float, fetched)))
         if self._overflow:
             self._log_line = self._overflow.report(values, self.topology.is_primary)
         metrics = {name: values[name] for name in step.metrics}
-        return ChunkResult(metrics, float("nan"), compiled)
+        return ChunkResult(metrics, float("nan"), untimed_steps, untimed_seconds)
 
     def extra_metrics(self, metrics: Dict[str, float]) -> Dict[str, float]:
         """Skipped steps and the loss scale, with loss scaling."""

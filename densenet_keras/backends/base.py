@@ -33,8 +33,9 @@ class ChunkResult(NamedTuple):
     """What `run_steps` brings back."""
 
     metrics: Dict[str, float]  # of the last step
-    data_wait_seconds: float  # NaN where the device takes its data by itself
-    compiled: bool  # whether this chunk held the first run of a graph
+    data_wait_seconds: float  # of timed steps; NaN where the device takes its data by itself
+    untimed_steps: int = 0  # steps made by first runs of a graph, which compile it
+    untimed_seconds: float = 0.0  # that those took
 
 
 class Backend(abc.ABC):

@@ -155,18 +155,22 @@ class TensorFlowBackend(Backend):
         """
         if count < 1:
             raise ValueError(f"count={count}; a chunk has at least one step")
-        compiled = self._runner is None or self._runner.step is not step
-        if self._runner is None or compiled:
+        untimed_steps = 0
+        untimed_seconds = 0.0
+        if self._runner is None or self._runner.step is not step:
             fetches = {"train_op": step.train_op, "metrics": step.metrics}
             if self._data_wait is not None and self._data_wait.graph is session.graph:
                 fetches["data_wait_seconds"] = self._data_wait
             self._runner = _Runner(step, session.make_callable(fetches))
+            started = time.monotonic()
+            fetched = self._runner.run()
+            untimed_steps, untimed_seconds = 1, time.monotonic() - started
         data_wait_seconds = 0.0
-        for _ in range(count):
+        for _ in range(count - untimed_steps):
             fetched = self._runner.run()
             data_wait_seconds += float(fetched.get("data_wait_seconds", math.nan))
         metrics = {name: float(value) for name, value in fetched["metrics"].items()}
-        return ChunkResult(metrics, data_wait_seconds, compiled)
+        return ChunkResult(metrics, data_wait_seconds, untimed_steps, untimed_seconds)
 
     def _session_config(self) -> tf.compat.v1.ConfigProto:
         """The same for the server and for every session: the first of a process sets its threads."""

@@ -15,7 +15,7 @@ class Throughput(tf.keras.callbacks.Callback):
     That is where a chunk ends at a multiple of `plan.log_interval_steps`, and at the last step. Both
     cover the steps since the line before and count only time spent in steps: not compilation, saving,
     evaluation or callbacks. images_per_second is over all ranks; it is NaN if every step since then
-    was compiled first, as data_wait_fraction is if the backend cannot tell.
+    came with compilation, as data_wait_fraction is if the backend cannot tell.
     """
 
     def __init__(self, plan: RunPlan) -> None:
@@ -28,9 +28,9 @@ class Throughput(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         progress = logs.progress
-        if not progress.compiled:
-            self._steps += progress.steps
-            self._seconds += progress.seconds
+        if progress.timed_steps:
+            self._steps += progress.timed_steps
+            self._seconds += progress.timed_seconds
             self._data_wait_seconds += progress.data_wait_seconds
         if progress.step % self._plan.log_interval_steps and progress.step != self._plan.total_steps:
             return

@@ -197,7 +197,7 @@ def _train(backend, topology, with_batch_norm, stop_after=None):
             for start, end in plan.chunks(0):
                 chunk = backend.run_steps(session, step, end - start)
                 results[f"global_step_{end}"] = session.run(global_step)
-                results[f"compiled_{end}"] = chunk.compiled
+                results[f"compiled_{end}"] = chunk.untimed_steps > 0
                 results[f"data_wait_{end}"] = chunk.data_wait_seconds
                 results.update((f"{name}_{end}", value) for name, value in chunk.metrics.items())
                 if end == stop_after:

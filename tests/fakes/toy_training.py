@@ -32,14 +32,14 @@ class ToyBackend:
         self.on_step = on_step or (lambda step: {})
 
     def run_steps(self, session, step, count):
-        compiled = not self.counts
+        untimed_steps = 0 if self.counts else count
         self.counts.append(count)
         metrics = {}
         for _ in range(count):
             self.step += 1
             metrics = {"loss": self.step / 100, "total_loss": 1 + self.step / 100, "learning_rate": 0.1}
             metrics.update(self.on_step(self.step))
-        return ChunkResult(metrics, 0.0, compiled)
+        return ChunkResult(metrics, 0.0, untimed_steps)
 
     def extra_metrics(self, metrics):
         return {}
@@ -47,6 +47,9 @@ class ToyBackend:
 
 class Stop:
     signal = 0
+
+    def request(self, signum):
+        self.signal = self.signal or signum
 
 
 class Watchdog:

@@ -31,8 +31,9 @@ from tests.fakes.toy_training import ToyBackend
 RESULT = EvalResult(top1=75.67, top5=92.77, loss=1.015, images=50000, seconds=12.5)
 
 
-def logs(step=1, steps=1, seconds=1.0, compiled=False, data_wait_seconds=math.nan, **scalars):
-    progress = Progress(step, step / 10, steps, seconds, compiled, data_wait_seconds)
+def logs(step=1, steps=1, seconds=1.0, timed_steps=None, data_wait_seconds=math.nan, **scalars):
+    timed_steps = steps if timed_steps is None else timed_steps
+    progress = Progress(step, step / 10, steps, timed_steps, seconds, data_wait_seconds)
     return StepLogs({"loss": 2.0, "total_loss": 3.0, "learning_rate": 0.1, **scalars}, progress)
 
 
@@ -99,14 +100,14 @@ class TestThroughput:
 
     def test_leaves_compilation_out(self):
         callback = self.callback()
-        compiled = logs(step=5, steps=5, seconds=300.0, compiled=True, data_wait_seconds=9.0)
-        callback.on_train_batch_end(0, compiled)
+        first = logs(step=5, steps=5, timed_steps=4, seconds=2.0, data_wait_seconds=1.0)
+        callback.on_train_batch_end(0, first)
         line = logs(step=10, steps=5, seconds=2.0, data_wait_seconds=1.0)
         callback.on_train_batch_end(0, line)
-        assert (line["images_per_second"], line["data_wait_fraction"]) == (8 * 5 / 2.0, 0.5)
+        assert (line["images_per_second"], line["data_wait_fraction"]) == (8 * 9 / 4.0, 0.5)
 
     def test_does_not_invent_a_speed_when_all_was_compilation(self):
-        line = logs(step=10, steps=10, seconds=300.0, compiled=True)
+        line = logs(step=10, steps=10, timed_steps=0, seconds=0.0)
         self.callback().on_train_batch_end(0, line)
         assert math.isnan(line["images_per_second"])
 

@@ -78,7 +78,7 @@ def test_learning_rate_is_a_pure_function_of_the_step():
 
 
 def test_step_logs_are_a_dictionary_whose_missing_entries_are_nan():
-    logs = StepLogs({"loss": 2.0}, Progress(3, 0.5, 1, 0.1, False, 0.0))
+    logs = StepLogs({"loss": 2.0}, Progress(3, 0.5, 1, 1, 0.1, 0.0))
     assert logs == {"loss": 2.0}
     assert math.isnan(logs["val_top1"])
     assert logs.get("val_top1") is None
