@@ -144,6 +144,15 @@ def test_a_gpu_rank_takes_the_gpu_of_its_local_rank_and_sums_through_nccl(monkey
     assert sums[tf.float32].get_attr("group_key") != sums[tf.int32].get_attr("group_key")
 
 
+def test_the_whole_graph_of_a_rank_is_placed_on_its_own_cpu():
+    backend = TensorFlowBackend(CONFIG, Topology(1, 2, 1, 2, ("127.0.0.1:1", "127.0.0.1:2")))
+    with tf.Graph().as_default() as graph, backend.placement():
+        backend.all_reduce_mean([tf.zeros([2])])
+        devices = {op.device for op in graph.get_operations()}
+    assert devices == {"/job:worker/task:1/device:CPU:0"}
+    assert list(backend._session_config().device_filters) == ["/job:worker/task:1"]
+
+
 def test_gradients_and_losses_of_a_step_share_one_exchange():
     backend = TensorFlowBackend(CONFIG, Topology(0, 2, 0, 2, ("127.0.0.1:1", "127.0.0.1:2")))
     with tf.Graph().as_default() as graph, backend.placement():
