@@ -19,7 +19,7 @@ from densenet_keras.backends import adapter, loop_plan, npu_flags, npu_options, 
 from densenet_keras.backends.base import Backend, ChunkResult, Step
 from densenet_keras.backends.overflow import OverflowCounter
 from densenet_keras.config import Config
-from densenet_keras.errors import RunError, UsageError
+from densenet_keras.errors import RunError
 from densenet_keras.schedule import RunPlan
 from densenet_keras.topology import Topology
 
@@ -46,21 +46,25 @@ class AscendBackend(Backend):
 
     name = "ascend"
 
-    def __init__(self, config: Config, topology: Topology) -> None:
+    def __init__(
+        self, config: Config, topology: Topology, parts: Optional[adapter.Adapter] = None
+    ) -> None:
         """
+        Args:
+            parts: what to build with in place of the installed adapter, for a plan without a device.
+
         Raises:
             UsageError: a flag of the NPU is wrong.
             RunError: the adapter does not load, or the environment of a rank is incomplete.
         """
         super().__init__(config, topology)
         npu_flags.validate(config)
-        npu_session.check_environment(os.environ, topology)
-        if topology.is_primary:
-            for note in npu_flags.notes(config):
-                logger.warning("%s", note)
-        self._adapter = adapter.load()
+        if parts is None:
+            npu_session.check_environment(os.environ, topology)
+        self._adapter = parts or adapter.load()
         self._operations = graph_check.installed_operations(os.environ.get("ASCEND_OPP_PATH", ""))
         self._loop = loop_plan.LoopPlan(length=1, loops=0, single_steps=0)
+        self._notes: List[str] = []
         self._loop_op: Optional[tf.Operation] = None
         self._compiled: Set[tf.Operation] = set()
         self._gradients = 0
@@ -76,8 +80,11 @@ class AscendBackend(Backend):
     def plan_steps(self, plan: RunPlan, first_step: int) -> None:
         """Chooses the loop length, which is also an option of the session."""
         self._loop = loop_plan.choose(plan, first_step)
-        if self.topology.is_primary:
-            logger.info("%s", loop_plan.explain(self._loop, plan))
+        self._notes = [loop_plan.explain(self._loop, plan)]
+
+    def notes(self) -> List[str]:
+        """The loop length, and what the flags of this run entail."""
+        return [*self._notes, *npu_flags.notes(self.config)]
 
     @property
     def optional_variables(self) -> List[tf.Variable]:
@@ -110,7 +117,8 @@ class AscendBackend(Backend):
         try:
             with graph.as_default(), session.as_default():
                 session.run(start)
-                self._split_gradients()
+                if self._gradients and self.topology.size > 1:
+                    npu_session.split_gradients(self._adapter, self.config, self._gradients)
                 yield session
             failed = False
         finally:
@@ -279,21 +287,6 @@ class AscendBackend(Backend):
         self._optional_variables = [v for v in tf.compat.v1.global_variables() if v not in before]
         wrapped = self._adapter.loss_scale_optimizer(optimizer, manager, is_distributed=size > 1)
         return wrapped, manager.get_loss_scale()
-
-    def _split_gradients(self) -> None:
-        """Hands over --gradient_split: after the device system is up, before anything compiles."""
-        split = npu_flags.gradient_split(self.config)
-        if split is None or self._gradients == 0 or self.topology.size == 1:
-            return
-        if split.kind == "size":
-            self._adapter.set_split_strategy_by_size(split.values)
-            return
-        if split.values[-1] != self._gradients - 1:
-            raise UsageError(
-                f"--gradient_split idx ends with {split.values[-1]}; the last of {self._gradients} gradients "
-                f"is {self._gradients - 1}"
-            )
-        self._adapter.set_split_strategy_by_idx(split.values)
 
 
 def _check_gradients(pairs: Sequence[Any], loss: tf.Tensor) -> None:

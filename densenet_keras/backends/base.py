@@ -54,6 +54,10 @@ class Backend(abc.ABC):
     def plan_steps(self, plan: RunPlan, first_step: int) -> None:  # noqa: B027  (most need nothing)
         """Called once before `session` by commands that train: what the session will be asked to run."""
 
+    def notes(self) -> List[str]:
+        """What the log should say of how this backend will run, a sentence each; after `plan_steps`."""
+        return []
+
     @property
     def optional_variables(self) -> List[tf.Variable]:
         """Global variables that only this backend has.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Iterable
 
 from densenet_keras.schedule import RunPlan
 
@@ -58,11 +57,21 @@ def explain(chosen: LoopPlan, plan: RunPlan) -> str:
         "steps in all": plan.total_steps,
     }
     unfit = [f"{name} ({steps})" for name, steps in intervals.items() if steps % max(asked, 1)]
-    close = max(_divisors(plan.steps_per_epoch, 2 * asked), key=lambda n: -abs(n - asked))
     return (
-        f"{text}; every chunk is one loop if --iterations_per_loop divides all of them, which {asked} does "
-        f"not for {', '.join(unfit) or 'the step to resume from'} ({close} divides the steps of an epoch)"
+        f"{text}; every chunk is one loop if --iterations_per_loop divides all intervals, which {asked} does "
+        f"not for {', '.join(unfit) or 'the step to resume from'}{_proposal(plan)}"
     )
+
+
+def _proposal(plan: RunPlan) -> str:
+    """Settings near those asked for that make chunks fit, if the steps of an epoch have a divisor there."""
+    asked = plan.iterations_per_loop
+    divisors = [n for n in range(2, 2 * asked + 1) if plan.steps_per_epoch % n == 0]
+    if not divisors:
+        return ""
+    length = min(divisors, key=lambda n: (abs(n - asked), -n))
+    save = max(1, round(plan.save_interval_steps / length)) * length
+    return f"; such as --iterations_per_loop {length} --save_checkpoints_steps {save}"
 
 
 def _plan(lengths: Counter, length: int) -> LoopPlan:
@@ -71,7 +80,3 @@ def _plan(lengths: Counter, length: int) -> LoopPlan:
         return LoopPlan(1, loops, 0)
     singles = sum(number * (n % length) for n, number in lengths.items())
     return LoopPlan(length, loops, singles)
-
-
-def _divisors(number: int, most: int) -> Iterable[int]:
-    return [n for n in range(1, max(1, most) + 1) if number % n == 0]

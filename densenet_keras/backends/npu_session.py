@@ -8,8 +8,9 @@ from typing import Mapping
 import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
-from densenet_keras.backends import adapter, npu_options
-from densenet_keras.errors import RunError
+from densenet_keras.backends import adapter, npu_flags, npu_options
+from densenet_keras.config import Config
+from densenet_keras.errors import RunError, UsageError
 from densenet_keras.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,26 @@ def check_environment(environ: Mapping[str, str], topology: Topology) -> None:
         raise RunError(f"RANK_ID={rank}, but this process is rank {topology.rank}; correct one of them")
     if environ.get("CM_WORKER_SIZE"):
         raise RunError("CM_WORKER_SIZE and RANK_SIZE exclude each other; unset CM_WORKER_SIZE")
+
+
+def split_gradients(parts: adapter.Adapter, config: Config, gradients: int) -> None:
+    """Hands over --gradient_split: after the device system is up, before anything compiles.
+
+    Raises:
+        UsageError: the last index is not that of the last of `gradients`.
+    """
+    split = npu_flags.gradient_split(config)
+    if split is None:
+        return
+    if split.kind == "size":
+        parts.set_split_strategy_by_size(split.values)
+        return
+    if split.values[-1] != gradients - 1:
+        raise UsageError(
+            f"--gradient_split idx ends with {split.values[-1]}; the last of {gradients} gradients is "
+            f"{gradients - 1}"
+        )
+    parts.set_split_strategy_by_idx(split.values)
 
 
 def close(session: tf.compat.v1.Session, stop: tf.Operation, failed: bool) -> None:

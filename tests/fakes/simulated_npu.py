@@ -397,6 +397,7 @@ class _Exchange:
         config = tf.compat.v1.ConfigProto(device_filters=[f"/job:worker/task:{rank()}"])
         config.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
         self._session = tf.compat.v1.Session(_server().target, graph=graph, config=config)
+        self._session._npu_options = None  # the newer adapter gives every session its options
 
     def check(self, number, what):
         mine = np.zeros(size(), np.float32)
