@@ -55,8 +55,10 @@ class OverflowCounter:
             skipped = self._skipped.read_value() + skips
             in_row = (self._in_row.read_value() + 1) * skips
             most = tf.maximum(self._most_in_row.read_value(), in_row)
+            with tf.control_dependencies([skips]):  # which reads what this replaces
+                remember = self._applied_before.assign(applied, read_value=False)
             self._updates = [
-                self._applied_before.assign(applied, read_value=False),
+                remember,
                 self._skipped.assign(skipped, read_value=False),
                 self._in_row.assign(in_row, read_value=False),
                 self._most_in_row.assign(most, read_value=False),
