@@ -117,10 +117,14 @@ class _Composite(tf.keras.layers.Layer):
         """Creates the variables of `part` and returns its output shape.
 
         The scope ends in a slash, which enters it without using it up: the first call of `part` then
-        gets the very same scope, and its operations stand beside its variables.
+        gets the very same scope, and its operations stand beside its variables. Eager scopes are
+        never used up.
         """
-        scope = tf.compat.v1.get_default_graph().get_name_scope()
-        with tf.name_scope(f"{scope}/{part.name}/" if scope else f"{part.name}/"):
+        scope = part.name
+        if not tf.executing_eagerly():
+            outer = tf.compat.v1.get_default_graph().get_name_scope()
+            scope = f"{outer}/{part.name}/" if outer else f"{part.name}/"
+        with tf.name_scope(scope):
             part.build(input_shape)
         return part.compute_output_shape(input_shape)
 

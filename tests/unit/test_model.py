@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 import densenet_keras
 from densenet_keras import DenseNet121, DenseNetCifar, inspection
@@ -132,6 +133,14 @@ def test_names_are_unique_and_the_same_in_every_graph():
     assert "block2/layer1/conv2/kernel:0" in on_tensor
 
 
+def test_names_are_the_same_in_eager_mode():
+    names = [weight.name for weight in densenet(VARIANTS["densenet_tiny"]).weights]
+    with context.eager_mode():
+        eager = densenet(VARIANTS["densenet_tiny"])
+        assert [weight.name for weight in eager.weights] == names
+        assert eager(images().numpy(), training=False).shape == (4, 10)
+
+
 def test_operations_stand_beside_their_variables(graph):
     training_model(images())
     operation = graph.get_operation_by_name("block1/layer2/bn1/FusedBatchNormV3")
@@ -231,7 +240,7 @@ def trained_tiny():
     return model
 
 
-@pytest.mark.parametrize("way", ["json", "config", "h5", "weights", "clone"])
+@pytest.mark.parametrize("way", ["json", "config", "h5", "weights", "checkpoint", "clone"])
 def test_model_round_trips(way, tmp_path):
     values = np.random.RandomState(1).normal(size=(2, 32, 32, 3)).astype(np.float32)
     with tf.compat.v1.Session().as_default() as session:
@@ -248,9 +257,10 @@ def test_model_round_trips(way, tmp_path):
         elif way == "clone":
             other = tf.keras.models.clone_model(model)
         else:
-            model.save_weights(str(tmp_path / "weights.h5"))
+            path = str(tmp_path / ("weights.h5" if way == "weights" else "weights"))
+            model.save_weights(path)
             other = densenet(VARIANTS["densenet_tiny"], input_shape=(32, 32, 3))
-            other.load_weights(str(tmp_path / "weights.h5"))
+            other.load_weights(path)
         if way in ("json", "config", "clone"):
             other.set_weights(model.get_weights())
         np.testing.assert_array_equal(other.predict(values), expected)
