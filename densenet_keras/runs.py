@@ -94,7 +94,7 @@ def train(
         start_step = tf.compat.v1.placeholder_with_default(tf.constant(0, tf.int64), [], "start_step")
         batches = tf.compat.v1.data.make_initializable_iterator(inputs.train_dataset(start_step))
         built = steps.build_train_step(
-            lambda images: build_densenet(config.model, images),
+            lambda images: build_densenet(config.model, images, seed=config.data.seed),
             backend.measure_get_next(batches),
             config,
             rate.tensor,
