@@ -21,6 +21,8 @@ RANK = """
 import json, os, signal, socket, sys
 from densenet_keras.watchdog import watch_parent
 
+# Else a signal to a rank that is not up yet would be lost.
+assert {signal.SIGINT, signal.SIGTERM} <= signal.pthread_sigmask(signal.SIG_BLOCK, [])
 watch_parent()
 rank = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
 link = socket.socket(socket.AF_UNIX)
@@ -127,7 +129,7 @@ def start(tmp_path):
     """Starts a launcher; whatever happens, nothing of it is left afterwards."""
     started = []
 
-    def start_one(size, grace_seconds=LIMIT_SECONDS):
+    def start_one(size, grace_seconds=100 * LIMIT_SECONDS):
         started.append(Launched(tmp_path, size, grace_seconds))
         return started[-1]
 
