@@ -20,7 +20,7 @@ from tests.fakes import readme
 from tests.fakes.readme import ENGLISH, LANGUAGES
 
 LETTERS = {"train": "T", "evaluate": "E", "finetune": "F"}
-VALUES = {"README.md": "Values: ", "README.zh-CN.md": "取值："}
+VALUES = {"README.md": ". Values: ", "README.zh-CN.md": "。取值："}
 COMMAND_OF = {script: command for command, script in options.SCRIPTS.items()}
 
 
@@ -40,10 +40,7 @@ def _row(name, meaning, language):
     spellings = ", ".join(f"`{spelling}`" for spelling in (f"--{name}", *metadata["aliases"]))
     commands = " ".join(LETTERS[command] for command in ALL if command in metadata["commands"])
     if metadata["choices"]:
-        values = ", ".join(f"`{choice}`" for choice in metadata["choices"])
-        meaning = f"{meaning}. {VALUES[language]}{values}" if language == ENGLISH else (
-            f"{meaning}。{VALUES[language]}{values}"
-        )
+        meaning += VALUES[language] + ", ".join(f"`{choice}`" for choice in metadata["choices"])
     return f"| {spellings} | {_default(name)} | {commands} | {meaning} |"
 
 
@@ -126,12 +123,22 @@ def test_every_link_leads_somewhere(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_file_of_the_project_that_is_named_exists(language):
-    named = re.findall(
-        r"`((?:densenet_keras|tests|scripts|examples|benchmarks|docs)/[\w./-]*)(?:::\w+)?`", readme.text(language)
-    )
+    path = r"`((?:densenet_keras|tests|scripts|examples|benchmarks|docs)/[\w./-]*)(?:::\w+)?`"
+    named = re.findall(path, readme.text(language))
     assert len(named) > 20
     missing = sorted({path for path in named if not os.path.exists(os.path.join(readme.ROOT, path))})
     assert not missing
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_modules_in_the_layout_exist(language):
+    table = readme.text(language).split("`densenet_keras/`", 1)[1].split("\n\n", 1)[0]
+    named = re.findall(r"`([\w.]+)`", table)
+    assert len(named) > 30
+    for name in named:
+        path = name if name.endswith(".py") else os.path.join("densenet_keras", *name.split("."))
+        places = (path, path + ".py", os.path.join(path, "__init__.py"))
+        assert any(os.path.isfile(os.path.join(readme.ROOT, place)) for place in places), name
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -195,10 +202,11 @@ def test_every_command_is_one_that_the_command_line_takes(environ, script, argum
     cli.parse(COMMAND_OF[script], arguments, environ)
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"^make (\w+)", readme.all_code(ENGLISH), re.MULTILINE))))
-def test_make_targets_exist(target):
+def test_make_targets_exist():
     with open(os.path.join(readme.ROOT, "Makefile"), encoding="utf-8") as file:
-        assert re.search(rf"^{target}:", file.read(), re.MULTILINE)
+        targets = re.findall(r"^(\w+):", file.read(), re.MULTILINE)
+    named = re.findall(r"^make (\w+)", readme.all_code(ENGLISH), re.MULTILINE)
+    assert {"setup", "demo", "test"} <= set(named) <= set(targets)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
