@@ -27,7 +27,7 @@ def wait_for_signal(stop):
         threading.Event().wait(0.01)
     print("asked", flush=True)
 
-def run(config, topology, stop, watchdog):
+def run(config, topology, stop, watchdog, interactive):
     {job}
 
 sys.modules["tensorflow"] = unittest.mock.MagicMock()
