@@ -11,6 +11,7 @@ from typing import Any, Callable, List, Tuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.util import deprecation
 
 from densenet_keras import preprocessing
 from densenet_keras.config import Config
@@ -141,10 +142,12 @@ def _decoded_batches(
         return parallel.apply(tf.data.experimental.ignore_errors()).concatenate(careful).take(1)
 
     # One batch is current, so their order is kept; the next is decoded ahead. Not Dataset.interleave:
-    # with num_parallel_calls it crashes the process if its iterator is destroyed while it works.
-    one_ahead = tf.data.experimental.parallel_interleave(
-        decoded, cycle_length=1, sloppy=False, buffer_output_elements=1, prefetch_input_elements=1
-    )
+    # with num_parallel_calls it crashes the process if its iterator is destroyed while it works, which
+    # is why the advice to use it is silenced.
+    with deprecation.silence():
+        one_ahead = tf.data.experimental.parallel_interleave(
+            decoded, cycle_length=1, sloppy=False, buffer_output_elements=1, prefetch_input_elements=1
+        )
     return batches.prefetch(1).apply(one_ahead).prefetch(PREFETCH_BATCHES)
 
 

@@ -51,6 +51,9 @@ class RecordReader:
             while self._descriptors:
                 os.close(self._descriptors.popitem()[1])
 
+    def __del__(self) -> None:
+        self.close()
+
     def _image(self, record: int) -> bytes:
         split = self.split
         try:

@@ -12,6 +12,7 @@ from densenet_keras import record_index, records, tfrecord
 from densenet_keras.errors import UsageError
 from tests.fakes import records as fake
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 JPEG = fake.encode(np.zeros((4, 4, 3), np.uint8))
 
 
@@ -118,7 +119,7 @@ def test_indexing_needs_no_tensorflow(data_dir):
         f"records.open_split({data_dir!r}, 'train').read(0); "
         "sys.exit('tensorflow' in sys.modules)"
     )
-    assert subprocess.call([sys.executable, "-c", code]) == 0
+    assert subprocess.call([sys.executable, "-c", code], cwd=ROOT) == 0
 
 
 def test_progress_ends_at_the_total(data_dir):
@@ -328,7 +329,7 @@ def test_no_place_for_the_cache_is_no_failure(data_dir, builds):
 def test_several_processes_may_build_at_once(data_dir):
     code = f"from densenet_keras import records; print(len(records.open_split({data_dir!r}, 'train')))"
     running = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(4)
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) for _ in range(4)
     ]
     assert [int(process.communicate()[0]) for process in running] == [11] * 4
     assert os.listdir(os.path.dirname(cache_file(data_dir))) == ["train.npz"]
