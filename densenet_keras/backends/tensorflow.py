@@ -62,7 +62,7 @@ class TensorFlowBackend(Backend):
         self._runner: Optional[_Runner] = None
 
     def placement(self) -> ContextManager[None]:
-        """Pins the graph to this rank: what is left unplaced runs on rank 0, which then waits for itself."""
+        """Pins the graph to this rank: unplaced work could land on rank 0, which would wait for itself."""
         if self.topology.size == 1:
             return contextlib.nullcontext()
         device = "" if self._has_gpu else "/device:CPU:0"
