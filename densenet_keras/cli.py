@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, Dict, List, Mapping, Optional
 
-from densenet_keras import checkpoint_files, options, preflight, run_folder
+from densenet_keras import checkpoint_files, launcher, options, preflight, run_folder
 from densenet_keras import config as configuration
 from densenet_keras.backends import adapter
 from densenet_keras.config import EVALUATE, FINETUNE, TRAIN, Config, ModelConfig, fields
@@ -35,8 +35,10 @@ def main(command: str) -> int:
     try:
         config = parse(command, sys.argv[1:], os.environ)
         preflight.check(config, os.environ)
-        from densenet_keras import launcher
+        if config.ascend.dry_run:
+            from densenet_keras import dry_run  # builds the graph, so it needs TensorFlow
 
+            return dry_run.run(config, os.environ)
         return launcher.launch(config)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)

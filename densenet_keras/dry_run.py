@@ -184,15 +184,14 @@ def _build(config: Config, backend: Any, plan: schedule.RunPlan) -> Tuple[List[A
             inputs.train_dataset(tf.constant(0, tf.int64))
         )
         rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
-        built = steps.build_train_step(
+        model, step = steps.build_train_step(
             lambda images: build_densenet(config.model, images),
             backend.measure_get_next(iterator),
             config,
             rate.tensor,
             backend,
         )
-        model = built.model
-        fetches = [built.step.train_op, *built.step.metrics.values()]
+        fetches = [step.train_op, *step.metrics.values()]
     images, labels, weights = tf.compat.v1.data.make_initializable_iterator(inputs.eval_dataset()).get_next()
     network_input = steps.network_input(images, config.model.dtype)
     if model is None:

@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 import json
 import os
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 from tqdm import tqdm
 
 from densenet_keras import backends, checkpoint, loop, schedule, steps, user_callbacks
-from densenet_keras.backends.base import Backend
+from densenet_keras.backends.base import Backend, Step
 from densenet_keras.callbacks import (
     CheckpointSaver,
     Console,
@@ -68,11 +68,9 @@ def train(
     Returns:
         The global step reached.
     """
-    stop = stop or StopFlag()
     watchdog = watchdog or _patient(config)
     user_callbacks.check(callbacks, "callbacks")
-    evaluates = config.run.mode == "train_and_evaluate"
-    inputs = Inputs(config, topology, train=True, evaluate=evaluates)
+    inputs = Inputs(config, topology, train=True, evaluate=config.run.mode == "train_and_evaluate")
     plan = schedule.plan(config, inputs.train_images, inputs.eval_images)
     resumed = checkpoint.newest(config.run.log_dir)
     first_step = resumed[1] if resumed else 0
@@ -89,74 +87,134 @@ def train(
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
     graph = tf.Graph()
     with graph.as_default(), backend.placement():
-        tf.compat.v1.set_random_seed(config.data.seed)
-        tf.keras.backend.set_learning_phase(1)
-        start_step = tf.compat.v1.placeholder_with_default(tf.constant(0, tf.int64), [], "start_step")
-        batches = tf.compat.v1.data.make_initializable_iterator(inputs.train_dataset(start_step))
-        built = steps.build_train_step(
-            lambda images: build_densenet(config.model, images, seed=config.data.seed),
-            backend.measure_get_next(batches),
-            config,
-            rate.tensor,
-            backend,
-        )
-        host_sum = steps.HostSum(backend, integers=3, floats=1)
-        validation = _Validation(built.model, inputs, host_sum, backend, watchdog) if evaluates else None
-        # Every variable, so that a resumed run continues exactly: momentum and backend's own included.
-        variables = {v.op.name: v for v in tf.compat.v1.global_variables()}
-        optional = [v.op.name for v in backend.optional_variables]
-        saver = checkpoint.Saver(variables, config.run.log_dir, config.run.keep_checkpoint_max, optional)
-        synchronise = backend.broadcast(tf.compat.v1.global_variables())
-        initialise = [tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()]
-
-    with backend.session(graph) as session, watchdog.phase("preparing", _compile_seconds(config)):
-        backend.check_graph([built.step.train_op, *built.step.metrics.values()], "training")
-        session.run(initialise)
-        session.run(batches.initializer, feed_dict={start_step: first_step})
-        if validation is not None:
-            backend.check_graph(list(validation.sums), "evaluation")
-            session.run(validation.iterator.initializer)
-        origin = _restore(session, saver, built.model, config, resumed)
-        if topology.size > 1:
-            session.run(synchronise)
-            _same_start(session, host_sum, first_step, topology, config)
-        with backend.placement():
-            own = user_callbacks.prepare(callbacks, built.model, topology.is_primary)
-        backend.prepare_steps(session, built.step, plan, first_step)
-        graph.finalize()
-
-        def save(step: int) -> None:
-            with watchdog.phase(f"saving the checkpoint of step {step}", _compile_seconds(config)):
-                saver.save(session, step, topology.is_primary)
-
-        ordered: List[Any] = [rate, StopOnNonFinite(), Throughput(plan)]
-        reports: List[Any] = []
+        nodes = _build_training(config, plan, inputs, rate, backend, watchdog)
+    with backend.session(graph) as session:
+        with watchdog.phase("preparing", _compile_seconds(config)):
+            backend.check_graph([nodes.step.train_op, *nodes.step.metrics.values()], "training")
+            session.run(nodes.initialise)
+            session.run(nodes.batches.initializer, feed_dict={nodes.start_step: first_step})
+            if nodes.validation is not None:
+                backend.check_graph(list(nodes.validation.sums), "evaluation")
+                session.run(nodes.validation.iterator.initializer)
+            origin = _restore(session, nodes, config, resumed)
+            if topology.size > 1:
+                session.run(nodes.synchronise)
+                _same_start(session, nodes.host_sum, first_step, topology, config)
+            with backend.placement():
+                own = user_callbacks.prepare(callbacks, nodes.model, topology.is_primary)
+            backend.prepare_steps(session, nodes.step, plan, first_step)
+            graph.finalize()
         if topology.is_primary:
-            _write_plan(config.run.log_dir, plan)
-            console = Console(config.run.log_dir, config.run.log_name)
-            console.write(_headline(config, plan, origin))
-            metrics = Metrics(config.run.log_dir, first_step)
-            tensorboard = TensorBoard(config.run.log_dir, first_step)
-            progress_bar = ProgressBar(plan, first_step, interactive=interactive)
-            ordered += [console, metrics, tensorboard, progress_bar]
-            reports = [console.evaluation, metrics.evaluation, tensorboard.evaluation]
-        ordered.append(CheckpointSaver(plan, save))
-        if validation is not None:
-            evaluate_step = validation.evaluate(session, topology.is_primary, interactive)
-            ordered.append(Evaluate(plan, evaluate_step, reports))
+            _write_json(os.path.join(config.run.log_dir, PLAN_FILE), dataclasses.asdict(plan))
+        headline = _headline(config, plan, origin)
         return loop.run(
             session=session,
             backend=backend,
-            step=built.step,
+            step=nodes.step,
             plan=plan,
             first_step=first_step,
-            model=built.model,
-            callbacks=[*ordered, *own],
-            stop=stop,
-            agree=lambda request: int(host_sum(session, [request, 0, 0], [0.0])[0][0]),
+            model=nodes.model,
+            callbacks=[
+                rate,
+                *_callbacks(session, nodes, backend, plan, first_step, headline, watchdog, interactive),
+                *own,
+            ],
+            stop=stop or StopFlag(),
+            agree=lambda request: int(nodes.host_sum(session, [request, 0, 0], [0.0])[0][0]),
             watchdog=watchdog,
             first_step_timeout_seconds=_compile_seconds(config),
         )
+
+
+class _Training(NamedTuple):
+    """The nodes of a training graph that the host runs."""
+
+    model: tf.keras.Model
+    step: Step
+    batches: Any  # the iterator over training batches
+    start_step: tf.Tensor  # fed when `batches` is initialised, and never else
+    validation: Optional[_Validation]
+    host_sum: steps.HostSum
+    saver: checkpoint.Saver
+    synchronise: tf.Operation  # gives all ranks rank 0's variables
+    initialise: List[tf.Operation]
+
+
+def _build_training(
+    config: Config,
+    plan: RunPlan,
+    inputs: Inputs,
+    rate: CosineLearningRate,
+    backend: Backend,
+    watchdog: Watchdog,
+) -> _Training:
+    """Everything that a training session runs, in the default graph."""
+    tf.compat.v1.set_random_seed(config.data.seed)
+    tf.keras.backend.set_learning_phase(1)
+    start_step = tf.compat.v1.placeholder_with_default(tf.constant(0, tf.int64), [], "start_step")
+    batches = tf.compat.v1.data.make_initializable_iterator(inputs.train_dataset(start_step))
+    model, step = steps.build_train_step(
+        lambda images: build_densenet(config.model, images, seed=config.data.seed),
+        backend.measure_get_next(batches),
+        config,
+        rate.tensor,
+        backend,
+    )
+    host_sum = steps.HostSum(backend, integers=3, floats=1)
+    validation = None
+    if plan.eval_interval_steps:
+        validation = _Validation(model, inputs, host_sum, backend, watchdog)
+    # Every variable, so that a continued run goes on exactly: momentum and the backend's own included.
+    variables = tf.compat.v1.global_variables()
+    return _Training(
+        model=model,
+        step=step,
+        batches=batches,
+        start_step=start_step,
+        validation=validation,
+        host_sum=host_sum,
+        saver=checkpoint.Saver(
+            {variable.op.name: variable for variable in variables},
+            config.run.log_dir,
+            config.run.keep_checkpoint_max,
+            optional=[variable.op.name for variable in backend.optional_variables],
+        ),
+        synchronise=backend.broadcast(variables),
+        initialise=[tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()],
+    )
+
+
+def _callbacks(
+    session: tf.compat.v1.Session,
+    nodes: _Training,
+    backend: Backend,
+    plan: RunPlan,
+    first_step: int,
+    headline: str,
+    watchdog: Watchdog,
+    interactive: bool,
+) -> List[tf.keras.callbacks.Callback]:
+    """The callbacks of a run, in the order that `callbacks` gives the reasons for."""
+    config, primary = backend.config, backend.topology.is_primary
+    timeout_seconds = _compile_seconds(config)
+
+    def save(step: int) -> None:
+        with watchdog.phase(f"saving the checkpoint of step {step}", timeout_seconds):
+            nodes.saver.save(session, step, primary)
+
+    ordered: List[Any] = [StopOnNonFinite(), Throughput(plan)]
+    reports = []
+    if primary:
+        console = Console(config.run.log_dir, config.run.log_name)
+        console.write(headline)
+        metrics = Metrics(config.run.log_dir, first_step)
+        tensorboard = TensorBoard(config.run.log_dir, first_step)
+        ordered += [console, metrics, tensorboard, ProgressBar(plan, first_step, interactive)]
+        reports = [console.evaluation, metrics.evaluation, tensorboard.evaluation]
+    ordered.append(CheckpointSaver(plan, save))
+    if nodes.validation is not None:
+        ordered.append(Evaluate(plan, nodes.validation.evaluate(session, primary, interactive), reports))
+    return ordered
 
 
 class CheckpointResult(NamedTuple):
@@ -193,27 +251,28 @@ def evaluate(
     graph = tf.Graph()
     with graph.as_default(), backend.placement():
         tf.keras.backend.set_learning_phase(0)
-        model = None  # built on the evaluation batch itself
         host_sum = steps.HostSum(backend, integers=3, floats=1)
-        validation = _Validation(model, inputs, host_sum, backend, watchdog, config)
+        validation = _Validation(None, inputs, host_sum, backend, watchdog)
         global_step = tf.compat.v1.train.get_or_create_global_step()
         variables = {v.op.name: v for v in [*validation.model.weights, global_step]}
         saver = checkpoint.Saver(variables, config.run.log_dir, keep=0)
         initialise = [tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()]
 
     results = []
-    with backend.session(graph) as session, watchdog.phase("evaluating", _compile_seconds(config)):
-        backend.check_graph(list(validation.sums), "evaluation")
-        session.run(initialise)
-        session.run(validation.iterator.initializer)
-        graph.finalize()
+    with backend.session(graph) as session:
+        with watchdog.phase("preparing", _compile_seconds(config)):
+            backend.check_graph(list(validation.sums), "evaluation")
+            session.run(initialise)
+            session.run(validation.iterator.initializer)
+            graph.finalize()
         console = Console(config.run.log_dir, config.run.log_name) if topology.is_primary else None
         evaluate_step = validation.evaluate(session, topology.is_primary, interactive)
         if console is not None:
             console.write(f"evaluating {len(found)} checkpoints on {inputs.eval_images} images")
             console.write(TABLE_HEADER)
         for each in found:
-            step = saver.restore(session, each.path)
+            with watchdog.phase(f"restoring {each.path}", _compile_seconds(config)):
+                step = saver.restore(session, each.path)
             result = evaluate_step(step)
             epoch = _epoch_of(each.path, step)
             results.append(CheckpointResult(each.path, step, epoch, **result._asdict()))
@@ -233,7 +292,7 @@ class _Validation:
 
     Args:
         model: the trained model, which the evaluation batch is run through in inference form; None
-            to build a model of `config` on the evaluation batch itself.
+            to build one on the evaluation batch itself.
     """
 
     def __init__(
@@ -243,9 +302,8 @@ class _Validation:
         host_sum: steps.HostSum,
         backend: Backend,
         watchdog: Watchdog,
-        config: Optional[Config] = None,
     ) -> None:
-        config = config or backend.config
+        config = backend.config
         self.iterator = tf.compat.v1.data.make_initializable_iterator(inputs.eval_dataset())
         images, labels, weights = self.iterator.get_next()
         network_input = steps.network_input(images, config.model.dtype)
@@ -284,21 +342,17 @@ class _Validation:
 
 
 def _restore(
-    session: tf.compat.v1.Session,
-    saver: checkpoint.Saver,
-    model: tf.keras.Model,
-    config: Config,
-    resumed: Optional[Any],
+    session: tf.compat.v1.Session, nodes: _Training, config: Config, resumed: Optional[Tuple[str, int]]
 ) -> str:
     """Gives the variables their first values; returns in words where they come from."""
     if resumed:
-        saver.restore(session, resumed[0])
+        nodes.saver.restore(session, resumed[0])
         return f"continuing from {resumed[0]}"
     if not config.run.restore_path:
         return "starting from random weights"
     path = checkpoint.resolve(config.run.restore_path)
-    names = [variable.op.name for variable in model.weights]
-    report = saver.restore_body(session, path, names, config.run.restore_exclude)
+    names = [variable.op.name for variable in nodes.model.weights]
+    report = nodes.saver.restore_body(session, path, names, config.run.restore_exclude)
     fresh = ", ".join(report.fresh) or "none"
     return f"loaded {len(report.loaded)} variables from {path}; not loaded, random: {fresh}"
 
@@ -326,10 +380,6 @@ def _headline(config: Config, plan: RunPlan, origin: str) -> str:
         f"{config.device.rank_size} ranks x batch {config.data.batch_size}; "
         f"{plan.steps_per_epoch} steps an epoch, {plan.total_steps} in all; {origin}"
     )
-
-
-def _write_plan(log_dir: str, plan: RunPlan) -> None:
-    _write_json(os.path.join(log_dir, PLAN_FILE), dataclasses.asdict(plan))
 
 
 def _epoch_of(path: str, step: int) -> Optional[float]:

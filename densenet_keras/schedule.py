@@ -23,7 +23,7 @@ class RunPlan:
     global_batch: int
     steps_per_epoch: int
     total_steps: int
-    log_interval_steps: int
+    log_interval_steps: int  # 0: after every chunk
     save_interval_steps: int
     eval_interval_steps: int  # 0: never
     iterations_per_loop: int
@@ -34,10 +34,18 @@ class RunPlan:
 
     def chunks(self, first_step: int) -> Iterator[Tuple[int, int]]:
         """See `chunks`: no interval needs to divide another."""
-        intervals = [self.log_interval_steps, self.save_interval_steps, self.steps_per_epoch]
-        if self.eval_interval_steps:
-            intervals.append(self.eval_interval_steps)
-        return chunks(first_step, self.total_steps, self.iterations_per_loop, intervals)
+        intervals = (
+            self.log_interval_steps,
+            self.save_interval_steps,
+            self.steps_per_epoch,
+            self.eval_interval_steps,
+        )
+        given = [interval for interval in intervals if interval]
+        return chunks(first_step, self.total_steps, self.iterations_per_loop, given)
+
+    def logs_at(self, step: int) -> bool:
+        """Whether a log line is due after the chunk that ends at `step`."""
+        return not self.log_interval_steps or step % self.log_interval_steps == 0 or step == self.total_steps
 
 
 def plan(config: Config, train_images: int, eval_images: int) -> RunPlan:
@@ -55,7 +63,8 @@ def plan(config: Config, train_images: int, eval_images: int) -> RunPlan:
         global_batch=global_batch,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        log_interval_steps=max(run.display_every, run.iterations_per_loop),
+        # A shorter interval than a loop cannot cut it: then every session.run has its line.
+        log_interval_steps=run.display_every if run.display_every > run.iterations_per_loop else 0,
         save_interval_steps=run.save_checkpoints_steps,
         eval_interval_steps=run.epochs_between_evals * steps_per_epoch if evaluates else 0,
         iterations_per_loop=run.iterations_per_loop,

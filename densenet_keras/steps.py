@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, List, NamedTuple, Sequence, Tuple
+from typing import Callable, List, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,15 +12,6 @@ from densenet_keras.backends.base import Backend, Step
 from densenet_keras.config import Config
 
 BuildModel = Callable[[tf.Tensor], tf.keras.Model]
-
-
-class TrainStep(NamedTuple):
-    """What training needs of the graph."""
-
-    model: tf.keras.Model
-    step: Step
-    learning_rate: tf.Tensor  # float32 scalar, of the update about to be made
-    optimizer_slots: List[tf.Variable]
 
 
 def network_input(images: tf.Tensor, dtype: str) -> tf.Tensor:
@@ -38,7 +29,7 @@ def build_train_step(
     config: Config,
     learning_rate: Callable[[tf.Tensor], tf.Tensor],
     backend: Backend,
-) -> TrainStep:
+) -> Tuple[tf.keras.Model, Step]:
     """The model on one training batch, and one update of it.
 
     The learning phase must already be fixed to 1, so that batch normalisation appears once, in
@@ -69,8 +60,7 @@ def build_train_step(
         updates=_shared_statistics(model, model.get_updates_for(inputs), backend),
         metrics={"learning_rate": rate},
     )
-    slots = [optimizer.get_slot(variable, "momentum") for variable in model.trainable_variables]
-    return TrainStep(model, step, rate, slots)
+    return model, step
 
 
 def _shared_statistics(

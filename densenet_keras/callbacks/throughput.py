@@ -12,10 +12,9 @@ from densenet_keras.schedule import RunPlan, StepLogs
 class Throughput(tf.keras.callbacks.Callback):
     """Adds `images_per_second` and `data_wait_fraction` to the logs where a log line is due.
 
-    That is where a chunk ends at a multiple of `plan.log_interval_steps`, and at the last step. Both
-    cover the steps since the line before and count only time spent in steps: not compilation, saving,
-    evaluation or callbacks. images_per_second is over all ranks; it is NaN if every step since then
-    came with compilation, as data_wait_fraction is if the backend cannot tell.
+    Both cover the steps since the line before and count only time spent in steps: not compilation,
+    saving, evaluation or callbacks. images_per_second is over all ranks; it is NaN if every step since
+    then came with compilation, as data_wait_fraction is if the backend cannot tell.
     """
 
     def __init__(self, plan: RunPlan) -> None:
@@ -32,7 +31,7 @@ class Throughput(tf.keras.callbacks.Callback):
             self._steps += progress.timed_steps
             self._seconds += progress.timed_seconds
             self._data_wait_seconds += progress.data_wait_seconds
-        if progress.step % self._plan.log_interval_steps and progress.step != self._plan.total_steps:
+        if not self._plan.logs_at(progress.step):
             return
         timed = self._seconds > 0.0
         images = self._steps * self._plan.global_batch

@@ -51,7 +51,7 @@ def test_log_lines_have_the_originals_format(finished):
 
 def test_metrics_hold_every_field_at_every_boundary(finished):
     lines, evaluations = commands.metrics(finished[0])
-    assert [line["step"] for line in lines] == [4, 8, 12, 16, 18]
+    assert [line["step"] for line in lines] == [4, 5, 6, 10, 12, 15, 18]
     wanted = {"step", "epoch", "images_per_second", "data_wait_fraction", "loss", "total_loss", "learning_rate"}
     assert all(wanted <= set(line) for line in lines)
     assert [line["epoch"] for line in evaluations] == [2.0, 3.0], "and the last epoch always"
@@ -60,8 +60,8 @@ def test_metrics_hold_every_field_at_every_boundary(finished):
 
 def test_the_learning_rate_follows_the_step_inside_a_loop(finished):
     lines, _ = commands.metrics(finished[0])
-    # Steps 4, 8, 12, 16 and 18 are made in epochs 0, 1, 1, 2 and 2 of T_max 3.
-    expected = [0.1, 0.075, 0.075, 0.025, 0.025]
+    # Steps to 6 are made in epoch 0 of T_max 3, those to 12 in epoch 1, the others in epoch 2.
+    expected = [0.1, 0.1, 0.1, 0.075, 0.075, 0.025, 0.025]
     assert [line["learning_rate"] for line in lines] == pytest.approx(expected, rel=1e-6)
 
 

@@ -62,7 +62,16 @@ def test_plan_chunks_end_at_log_save_evaluation_and_epoch():
     )
     ends = {end for _, end in plan.chunks(0)}
     assert {33, 66, 99, 35, 70, 105} <= ends
-    assert {step for step in range(1, 106) if step % plan.log_interval_steps == 0} <= ends
+    assert all(plan.logs_at(end) for end in ends), "a loop of 8 cannot be cut every step: it logs at its end"
+
+
+def test_a_log_interval_longer_than_a_loop_cuts_loops_and_a_shorter_one_does_not():
+    plan = make(1000, batch_size=10, max_epochs=1, iterations_per_loop=4, display_every=10)
+    ends = [end for _, end in plan.chunks(0)]
+    assert {10, 20, 30} <= set(ends)
+    assert [step for step in ends if plan.logs_at(step)] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
+    plan = make(1000, batch_size=10, max_epochs=1, iterations_per_loop=25, display_every=10)
+    assert [end for _, end in plan.chunks(0)] == [25, 50, 75, 100]
 
 
 def test_learning_rate_is_a_pure_function_of_the_step():
