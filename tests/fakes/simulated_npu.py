@@ -244,7 +244,7 @@ def _init(self, target="", graph=None, config=None):
             config.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
     self._npu_options = options
     self._npu_graphs = {}
-    self._npu_has_looped = False
+    self._npu_is_closed = False
     _session_init(self, target, graph, config)
     history.append(("session", options))
 
@@ -353,7 +353,8 @@ def _iterations(session, run, ancestors):
 
 
 def _close(self):
-    if getattr(self, "_npu_options", None) is not None:
+    if getattr(self, "_npu_options", None) is not None and not self._npu_is_closed:
+        self._npu_is_closed = True  # deleting a session closes it again
         history.append(("close",))
     _session_close(self)
 
