@@ -148,7 +148,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
         tf.keras.backend.set_learning_phase(1)
         dataset = synthetic.synthetic_train_dataset(config, _topology())
         iterator = tf.compat.v1.data.make_initializable_iterator(dataset)
-        built = steps.build_train_step(
+        _, step = steps.build_train_step(
             lambda images: build_densenet(config.model, images),
             backend.measure_get_next(iterator),
             config,
@@ -160,7 +160,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
         session.run(initialise)
         session.run(iterator.initializer)
         graph.finalize()
-        yield lambda: backend.run_steps(session, built.step, options.steps)
+        yield lambda: backend.run_steps(session, step, options.steps)
 
 
 def _config(options: argparse.Namespace) -> Any:
