@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Optional
+import contextlib
+import re
+from typing import Iterator, Optional
 
 import tensorflow as tf
 
 from densenet_keras import pipeline, records, synthetic
 from densenet_keras.config import Config
+from densenet_keras.errors import RunError
 from densenet_keras.topology import Topology
+
+
+# How TensorFlow words what `records.BadRecord` said inside a pipeline.
+_BAD_RECORD = re.compile(r"BadRecord: (?P<reason>.+)")
+
+
+@contextlib.contextmanager
+def naming_bad_records() -> Iterator[None]:
+    """Turns the error of a session.run that met a damaged record into the RunError that names it."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = _BAD_RECORD.search(error.message or "")
+        if found is None:
+            raise
+        raise RunError(found.group("reason")) from error
 
 
 class Inputs:

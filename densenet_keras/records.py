@@ -96,13 +96,14 @@ def open_split(
 
     Args:
         progress: called with (bytes read, bytes in all) while an index is built.
-        environ: looked up for XDG_CACHE_HOME, where the index goes if data_dir is read-only.
+        environ: looked up for XDG_CACHE_HOME, where the index goes if data_dir is read-only; the
+            process's own by default.
 
     Raises:
         UsageError: no such folder, no or missing shards, a damaged record, no image or label in one.
     """
     paths = find_shards(data_dir, name)
-    columns = record_index.load_or_build(data_dir, name, paths, progress, environ or {})
+    columns = record_index.load_or_build(data_dir, name, paths, progress, os.environ if environ is None else environ)
     return Split(name=name, paths=tuple(paths), **columns)
 
 

@@ -28,7 +28,7 @@ from densenet_keras.callbacks.evaluation import TABLE_HEADER, format_utc, table_
 from densenet_keras.config import EVALUATE, Config
 from densenet_keras.errors import RunError
 from densenet_keras.evaluation import EvalResult, Evaluator
-from densenet_keras.inputs import Inputs
+from densenet_keras.inputs import Inputs, naming_bad_records
 from densenet_keras.model import build_densenet
 from densenet_keras.schedule import RunPlan
 from densenet_keras.topology import Topology
@@ -107,23 +107,21 @@ def train(
         if topology.is_primary:
             _write_json(os.path.join(config.run.log_dir, PLAN_FILE), dataclasses.asdict(plan))
         headline = _headline(config, plan, origin)
-        return loop.run(
-            session=session,
-            backend=backend,
-            step=nodes.step,
-            plan=plan,
-            first_step=first_step,
-            model=nodes.model,
-            callbacks=[
-                rate,
-                *_callbacks(session, nodes, backend, plan, first_step, headline, watchdog, interactive),
-                *own,
-            ],
-            stop=stop or StopFlag(),
-            agree=lambda request: int(nodes.host_sum(session, [request, 0, 0], [0.0])[0][0]),
-            watchdog=watchdog,
-            first_step_timeout_seconds=_compile_seconds(config),
-        )
+        ours = _callbacks(session, nodes, backend, plan, first_step, headline, watchdog, interactive)
+        with naming_bad_records():
+            return loop.run(
+                session=session,
+                backend=backend,
+                step=nodes.step,
+                plan=plan,
+                first_step=first_step,
+                model=nodes.model,
+                callbacks=[rate, *ours, *own],
+                stop=stop or StopFlag(),
+                agree=lambda request: int(nodes.host_sum(session, [request, 0, 0], [0.0])[0][0]),
+                watchdog=watchdog,
+                first_step_timeout_seconds=_compile_seconds(config),
+            )
 
 
 class _Training(NamedTuple):
@@ -335,7 +333,7 @@ class _Validation:
                 # Off a terminal a bar is only worth its lines if the evaluation is a long one.
                 **({} if interactive else {"delay": 30.0, "mininterval": 30.0}),
             )
-            with bar, self._watchdog.phase("evaluating", self._timeout_seconds):
+            with bar, naming_bad_records(), self._watchdog.phase("evaluating", self._timeout_seconds):
                 return self._evaluator.run(session, bar.update)
 
         return run_once

@@ -171,3 +171,21 @@ def test_a_callback_that_sets_the_rate_from_the_host_is_refused_by_name(data_dir
     assert "ReduceLROnPlateau" in output
     assert "--lr_update" in output
     assert "Traceback" not in output
+
+
+def test_a_record_that_is_damaged_after_the_check_is_named_without_a_traceback(tmp_path):
+    """The index is valid (size and time of the shard are as they were), one byte on the disk is not."""
+    data_dir = records.write_noise(tmp_path / "data", train=16, validation=8)
+    settings = (*TINY, "--data_dir", data_dir, "--mode", "train", "--max_train_steps", 2)
+    commands.run("train_keras.py", *settings, "--log_dir", tmp_path / "good")
+    shard = os.path.join(data_dir, "train-00000-of-00002")
+    times = os.stat(shard)
+    with open(shard, "r+b") as file:
+        file.seek(100)
+        byte = file.read(1)
+        file.seek(100)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    output = commands.run("train_keras.py", *settings, "--log_dir", tmp_path / "bad", code=1)
+    assert f"error: {shard}: record 0 at byte 0" in output
+    assert "Traceback" not in output
