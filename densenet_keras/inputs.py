@@ -13,7 +13,6 @@ from densenet_keras.config import Config
 from densenet_keras.errors import RunError
 from densenet_keras.topology import Topology
 
-
 # How TensorFlow words what `records.BadRecord` said inside a pipeline.
 _BAD_RECORD = re.compile(r"BadRecord: (?P<reason>.+)")
 

@@ -103,7 +103,8 @@ def open_split(
         UsageError: no such folder, no or missing shards, a damaged record, no image or label in one.
     """
     paths = find_shards(data_dir, name)
-    columns = record_index.load_or_build(data_dir, name, paths, progress, os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    columns = record_index.load_or_build(data_dir, name, paths, progress, environ)
     return Split(name=name, paths=tuple(paths), **columns)
 
 
