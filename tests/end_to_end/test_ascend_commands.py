@@ -1,0 +1,129 @@
+"""The commands on the NPU path, over the stand-in for the adapter; and the plan of a run without either."""
+
+import json
+import os
+
+import pytest
+
+from densenet_keras.launcher import reserved_ports
+from tests.fakes import commands, records
+
+FAKES = os.path.join(commands.ROOT, "tests", "fakes")
+TINY = ("--model", "densenet_tiny", "--num_classes", 10, "--intra_op_threads", 1)
+RANKS = 2
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return records.write_noise(tmp_path_factory.mktemp("data"), train=52, validation=21)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    devices = [
+        {"device_id": str(rank), "device_ip": f"192.168.1.{10 + rank}", "rank_id": str(rank)}
+        for rank in range(RANKS)
+    ]
+    servers = [{"server_id": "127.0.0.1", "device": devices}]
+    path = tmp_path_factory.mktemp("table") / "rank_table.json"
+    path.write_text(json.dumps(
+        {"status": "completed", "version": "1.0", "server_count": "1", "server_list": servers}
+    ))  # fmt: skip
+    return path
+
+
+def ascend(script, table, *arguments, **more):
+    """Runs a command on two simulated NPUs."""
+    path = os.pathsep.join([FAKES, *filter(None, [os.environ.get("PYTHONPATH")])])
+    with reserved_ports(RANKS) as ports:
+        addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
+        return commands.run(
+            script, "--backend", "ascend", "--rank_size", RANKS, "--rank_table", table, *arguments,
+            PYTHONPATH=path, SIMULATED_NPU_ADDRESSES=addresses, **more,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(data_dir, table, tmp_path_factory):
+    """One run on the CPU in a go; another one begun on the CPU and continued on two NPUs."""
+    folder = tmp_path_factory.mktemp("runs")
+    shared = ("--data_dir", data_dir, "--epochs_between_evals", 1, "--iterations_per_loop", 4,
+              "--save_checkpoints_steps", 5, "--T_max", 3, "--lr", 0.01)  # fmt: skip
+    cpu = ("--backend", "tensorflow", "--rank_size", RANKS)
+    for name, epochs in (("whole", 2), ("continued", 1)):
+        commands.run("train_keras.py", *cpu, *TINY, *shared, "--batch_size", 4, "--max_epochs", epochs,
+                     "--log_dir", folder / name)  # fmt: skip
+    ascend("train_keras.py", table, *TINY, *shared, "--batch_size", 4, "--max_epochs", 2,
+           "--log_dir", folder / "continued", "--loss_scale", "dynamic")  # fmt: skip
+    return folder
+
+
+def test_a_run_begun_on_the_cpu_goes_on_where_it_was(runs):
+    whole, _ = commands.metrics(runs / "whole")
+    continued, _ = commands.metrics(runs / "continued")
+    assert continued[-1]["step"] == whole[-1]["step"] == 12
+    assert continued[-1]["learning_rate"] == pytest.approx(whole[-1]["learning_rate"])
+    assert continued[-1]["loss"] == pytest.approx(whole[-1]["loss"], rel=0.02)
+    assert continued[-1]["skipped_steps"] == 0
+
+
+def test_npu_checkpoints_hold_the_cpus_variables_and_the_loss_scale(runs):
+    whole = commands.variables(runs / "whole" / "model.ckpt-12")
+    continued = commands.variables(runs / "continued" / "model.ckpt-12")
+    assert set(continued) - set(whole) == {"loss_scale", "good_steps", "bad_steps"}
+    assert not set(whole) - set(continued)
+
+
+def test_both_backends_evaluate_an_npu_checkpoint_alike(runs, data_dir, table, tmp_path):
+    shared = ("--data_dir", data_dir, "--eval_dir", runs / "continued" / "model.ckpt-12", "--batch_size", 4)
+    commands.run("evaluate.py", "--backend", "tensorflow", *shared, "--log_dir", tmp_path / "cpu",
+                 "--json", tmp_path / "cpu.json")  # fmt: skip
+    ascend("evaluate.py", table, *shared, "--log_dir", tmp_path / "npu", "--json", tmp_path / "npu.json")
+    (cpu,), (npu,) = (json.loads((tmp_path / name).read_text()) for name in ("cpu.json", "npu.json"))
+    assert cpu["images"] == npu["images"] == 21
+    assert (cpu["top1"], cpu["top5"]) == (npu["top1"], npu["top5"])
+    assert npu["loss"] == pytest.approx(cpu["loss"], rel=1e-5)
+
+
+def test_a_loss_scaled_run_counts_what_it_skips_and_finetunes(runs, data_dir, table, tmp_path):
+    output = ascend(
+        "finetune.py", table, "--data_dir", data_dir, "--restore_path", runs / "continued", "--batch_size", 4,
+        "--log_dir", tmp_path / "finetuned", "--max_train_steps", 6, "--mode", "train", "--loss_scale", 16,
+        "--iterations_per_loop", 3, SIMULATED_NPU_OVERFLOW="2",
+    )  # fmt: skip
+    assert "skipped for overflow" in output
+    lines, _ = commands.metrics(tmp_path / "finetuned")
+    assert [line["step"] for line in lines] == [3, 6]
+    assert [line["skipped_steps"] for line in lines] == [1, 1]
+
+
+def test_a_run_gives_up_when_all_steps_overflow(data_dir, table, tmp_path):
+    output = ascend(
+        "train_keras.py", table, *TINY, "--data_dir", data_dir, "--batch_size", 4, "--log_dir", tmp_path,
+        "--max_train_steps", 6, "--mode", "train", "--loss_scale", 16, "--max_skipped_steps", 2,
+        code=1, SIMULATED_NPU_OVERFLOW="1,2,3,4,5,6",
+    )  # fmt: skip
+    assert "in a row were skipped for overflow" in output
+    assert "--overflow_debug" in output
+
+
+def test_the_plan_of_imagenet_on_eight_npus_is_sound(tmp_path):
+    log_dir = tmp_path / "run"
+    output = commands.run(
+        "train_keras.py", "--backend", "ascend", "--dry_run", "--rank_size", 8, "--max_epochs", 150,
+        "--log_dir", log_dir, "--loss_scale", "dynamic", cwd=str(tmp_path), ASCEND_OPP_PATH="",
+    )  # fmt: skip
+    assert "iterations_per_loop (i) = 10" in output
+    assert all(f"RANK_ID={rank} " in output for rank in range(8))
+    assert "loop length 10" in output
+    assert "none that the device lacks" in output
+    assert "predicted memory" in output
+    assert not log_dir.exists()
+
+
+def test_a_plan_that_cannot_work_says_all_that_is_wrong(tmp_path):
+    output = commands.run(
+        "train_keras.py", "--backend", "ascend", "--dry_run", "--rank_size", 3, *TINY, "--mode", "train",
+        "--log_dir", tmp_path / "run", "--batch_size", 8, code=2, cwd=str(tmp_path),
+    )  # fmt: skip
+    assert "3" in output
