@@ -189,14 +189,19 @@ def _problem(op: tf.Operation, supported: FrozenSet[str]) -> str:
             return f"reads the string {tensor.name}; the device has no strings"
         if tensor.dtype == tf.resource and tensor.op.type not in (*_VARIABLES_AND_ITERATORS, *_CARRIERS):
             return f"reads a resource of {tensor.op.type}, which stays on the host"
-    for tensor in op.outputs:
-        if tensor.dtype.base_dtype == tf.string:
-            return "produces a string; the device has no strings"
-        if tensor.dtype in (tf.resource, tf.variant) or (op.type, tensor.value_index) in _SHAPELESS:
-            continue
-        if not tensor.shape.is_fully_defined():
-            return f"its shape {tensor.shape} is not known when the graph is built, which ends the loop"
+    if any(tensor.dtype.base_dtype == tf.string for tensor in op.outputs):
+        return "produces a string; the device has no strings"
+    if all(_is_static(tensor) for tensor in op.inputs):  # else this is a consequence, not the cause
+        for tensor in op.outputs:
+            if not _is_static(tensor):
+                return f"its shape {tensor.shape} is not known when the graph is built, which ends the loop"
     return ""
+
+
+def _is_static(tensor: tf.Tensor) -> bool:
+    if tensor.dtype in (tf.resource, tf.variant) or (tensor.op.type, tensor.value_index) in _SHAPELESS:
+        return True
+    return bool(tensor.shape.is_fully_defined())
 
 
 def _host_only(op_type: str) -> str:
