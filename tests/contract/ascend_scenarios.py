@@ -80,6 +80,8 @@ def refusals(topology):
             attempt("no_job", lambda: optimizer.compute_gradients(tf.reduce_sum(variable), [variable]))
             os.environ["JOB_ID"] = job
             attempt("different_graphs", lambda: _run_another_graph(topology))
+    attempt("one_shot_iterator", lambda: _run_with_options(_one_shot_batch, iterations=3))
+    attempt("wrong_field", lambda: _run_with_options(_one_shot_batch, in_wrong_field=b"3"))
     return {name: np.array(message) for name, message in messages.items()}
 
 
@@ -130,6 +132,31 @@ def _run_another_graph(topology):
     config.graph_options.rewrite_options.custom_optimizers.add(name="NpuOptimizer")
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
         session.run(tf.abs(tf.fill([2 + topology.rank], 1.0)))
+
+
+def _one_shot_batch():
+    return tf.compat.v1.data.make_one_shot_iterator(tf.data.Dataset.range(9)).get_next()
+
+
+def _run_with_options(build, iterations=None, in_wrong_field=None):
+    """Runs what `build` makes; where the device would end the process, raises SystemError instead."""
+    import simulated_npu
+    from tensorflow.core.protobuf.config_pb2 import ConfigProto
+
+    def fatal(message):
+        raise SystemError(message)
+
+    simulated_npu.fatal = fatal
+    config = ConfigProto()
+    carrier = config.graph_options.rewrite_options.custom_optimizers.add(name="NpuOptimizer")
+    if iterations:
+        carrier.parameter_map["iterations_per_loop"].i = iterations
+    if in_wrong_field:
+        carrier.parameter_map["iterations_per_loop"].s = in_wrong_field
+    with tf.Graph().as_default():
+        node = build()
+        with tf.compat.v1.Session(config=config) as session:
+            session.run(node)
 
 
 def _plain(part):

@@ -164,6 +164,8 @@ def test_the_stand_in_refuses_what_the_device_refuses():
             "split_before_start": "not initialised",
             "no_job": "'NoneType' object has no attribute '_rank_size'",
             "different_graphs": "EI0005",
+            "one_shot_iterator": "OneShotIterator",
+            "wrong_field": "must >= 1",
         }
         assert {name: text in str(rank[name]) for name, text in words.items()} == dict.fromkeys(words, True)
 
