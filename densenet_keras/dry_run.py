@@ -77,7 +77,10 @@ def _steps(config: Config) -> List[str]:
     plan = _plan(config)
     chosen = loop_plan.choose(plan, 0)
     chunks = Counter(end - start for start, end in plan.chunks(0))
-    cut = ", ".join(f"{number} of {length}" for length, number in sorted(chunks.items(), reverse=True))
+    commonest = chunks.most_common(5)
+    cut = ", ".join(f"{number} of {length} steps" for length, number in commonest)
+    if len(chunks) > len(commonest):
+        cut += f", {sum(chunks.values()) - sum(number for _, number in commonest)} of other lengths"
     return [
         f"{plan.train_images} images, global batch {plan.global_batch}: {plan.steps_per_epoch} steps an "
         f"epoch, {plan.total_steps} steps in all",

@@ -82,6 +82,7 @@ def train(
             )
         return first_step
 
+    os.makedirs(config.run.log_dir, exist_ok=True)
     backend = backends.create(config, topology)
     backend.plan_steps(plan, first_step)
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
@@ -204,7 +205,8 @@ def _callbacks(
     reports = []
     if primary:
         console = Console(config.run.log_dir, config.run.log_name)
-        console.write(headline)
+        for line in (headline, *backend.notes()):
+            console.write(line)
         metrics = Metrics(config.run.log_dir, first_step)
         tensorboard = TensorBoard(config.run.log_dir, first_step)
         ordered += [console, metrics, tensorboard, ProgressBar(plan, first_step, interactive)]
