@@ -20,8 +20,8 @@ import tensorflow as tf
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from densenet_keras import pipeline, records, tfrecord  # noqa: E402
 from densenet_keras.config import Config  # noqa: E402
+from densenet_keras.data import pipeline, records, tfrecord  # noqa: E402
 from densenet_keras.topology import Topology  # noqa: E402
 
 

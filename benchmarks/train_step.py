@@ -137,8 +137,9 @@ def _work(options: argparse.Namespace) -> None:
 def _ours(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
     import tensorflow as tf
 
-    from densenet_keras import steps, synthetic
+    from densenet_keras import steps
     from densenet_keras.backends.tensorflow import TensorFlowBackend
+    from densenet_keras.data import synthetic
     from densenet_keras.model import build_densenet
 
     config = _config(options)

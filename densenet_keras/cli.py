@@ -7,12 +7,13 @@ import os
 import sys
 from typing import Any, Dict, List, Mapping, Optional
 
-from densenet_keras import checkpoint_files, launcher, options, preflight, run_folder
+from densenet_keras import checkpoint_files, options, preflight, run_folder
 from densenet_keras import config as configuration
 from densenet_keras.backends import adapter
 from densenet_keras.config import EVALUATE, FINETUNE, TRAIN, Config, ModelConfig, fields
 from densenet_keras.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
-from densenet_keras.rank_table_rules import DEVICES_PER_SERVER
+from densenet_keras.launch import launcher
+from densenet_keras.launch.rank_table_rules import DEVICES_PER_SERVER
 from densenet_keras.topology import Topology, adopt_rank_size, in_place
 from densenet_keras.validation import refuse, shown, validate
 from densenet_keras.variants import VARIANTS

@@ -11,9 +11,10 @@ import os
 from collections import Counter
 from typing import Any, Callable, List, Mapping, NamedTuple, Tuple
 
-from densenet_keras import backends, records, schedule
+from densenet_keras import backends, schedule
 from densenet_keras.backends import adapter, loop_plan, npu_flags, npu_options
 from densenet_keras.config import EVALUATE, Config
+from densenet_keras.data import records
 from densenet_keras.errors import EXIT_DONE, EXIT_USAGE, RunError, UsageError
 from densenet_keras.topology import Topology
 
@@ -174,7 +175,7 @@ def _build(config: Config, backend: Any, plan: schedule.RunPlan) -> Tuple[List[A
 
     from densenet_keras import steps
     from densenet_keras.callbacks import CosineLearningRate
-    from densenet_keras.inputs import Inputs
+    from densenet_keras.data.inputs import Inputs
     from densenet_keras.model import build_densenet
 
     # What feeds the iterator stays on the host, so any images do.

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
+from densenet_keras import steps
+from densenet_keras.backends.base import Backend
+from densenet_keras.data.inputs import Inputs, naming_bad_records
 from densenet_keras.errors import RunError
-from densenet_keras.objective import EvalSums
-from densenet_keras.steps import HostSum
+from densenet_keras.model import build_densenet
+from densenet_keras.watchdog import Watchdog
+
+QUIET_SECONDS = 30.0
 
 
 class EvalResult(NamedTuple):
@@ -23,56 +29,79 @@ class EvalResult(NamedTuple):
     seconds: float
 
 
-class Evaluator:
-    """Evaluates the variables of a session, on all ranks together.
+class Validation:
+    """The evaluation side of a graph, and its runs, in which all ranks take part.
 
     The input repeats the split without end, and each evaluation takes exactly one pass of it, so that
-    one initialisation serves any number of evaluations.
+    one initialisation of `iterator` serves any number of evaluations.
 
-    Args:
-        sums: of one batch of this rank.
-        host_sum: sums three integers and one float over ranks.
-        batches: batches of this rank in one pass, the same on every rank.
-        images: size of the split.
-        beat: called after each batch, with its number from 1.
+    Attributes:
+        model: the model evaluated.
+        iterator: over evaluation batches; to be initialised in a run of its own.
+        sums: what each batch fetches.
     """
 
     def __init__(
         self,
-        sums: EvalSums,
-        host_sum: HostSum,
-        batches: int,
-        images: int,
-        beat: Optional[Callable[[int], None]] = None,
+        model: Optional[tf.keras.Model],
+        inputs: Inputs,
+        host_sum: steps.HostSum,
+        backend: Backend,
+        watchdog: Watchdog,
+        interactive: bool,
     ) -> None:
-        self._sums = sums
-        self._host_sum = host_sum
-        self.batches = batches
-        self.images = images
-        self._beat = beat or (lambda batch: None)
-
-    def run(self, session: tf.compat.v1.Session, on_batch: Callable[[], object] = lambda: None) -> EvalResult:
-        """One pass over the split.
+        """Adds nodes to the default graph.
 
         Args:
-            on_batch: called after each batch of this rank.
+            model: the trained model, which is called in inference form; None to build one directly on
+                the evaluation batch, with the learning phase fixed to 0.
+            host_sum: sums three integers and one float over ranks.
+            interactive: draw a progress bar at once; otherwise only if an evaluation takes long.
+        """
+        config = backend.config
+        self._host_sum, self._watchdog = host_sum, watchdog
+        self._batches, self._images = inputs.eval_batches, inputs.eval_images
+        self._timeout_seconds = float(config.device.first_step_timeout_seconds)
+        self._is_primary = backend.topology.is_primary
+        self._bar_options = {} if interactive else {"delay": QUIET_SECONDS, "mininterval": QUIET_SECONDS}
+        self.iterator = tf.compat.v1.data.make_initializable_iterator(inputs.eval_dataset())
+        images, labels, weights = self.iterator.get_next()
+        network_input = steps.network_input(images, config.model.dtype)
+        if model is None:
+            model = build_densenet(config.model, network_input)
+            logits = model.outputs[0]
+        else:
+            logits = model(network_input, training=False)
+        self.model = model
+        self.sums = steps.build_eval_step(logits, labels, weights, backend)
+
+    def run(self, session: tf.compat.v1.Session, step: int) -> EvalResult:
+        """Evaluates the variables of the session, those of global step `step`.
 
         Raises:
-            RunError: the ranks together did not see every image once.
+            RunError: the ranks together did not see every image once, or a record is damaged.
         """
         started = time.monotonic()
-        counts = np.zeros(3, np.int64)
-        loss = 0.0
-        for batch in range(1, self.batches + 1):
-            sums = session.run(self._sums)
-            counts += (sums.top1, sums.top5, sums.images)
-            loss += float(sums.loss)
-            self._beat(batch)
-            on_batch()
-        (top1, top5, images), (loss_sum,) = self._host_sum(session, counts.tolist(), [loss])
-        if images != self.images:
+        counts, loss = np.zeros(3, np.int64), 0.0
+        bar = tqdm(
+            total=self._batches,
+            desc=f"evaluating step {step}",
+            unit="batch",
+            leave=False,
+            disable=not self._is_primary,
+            **self._bar_options,
+        )
+        with bar, naming_bad_records(), self._watchdog.phase("evaluating", self._timeout_seconds):
+            for _ in range(self._batches):
+                sums = session.run(self.sums)
+                counts += (sums.top1, sums.top5, sums.images)
+                loss += float(sums.loss)
+                self._watchdog.beat()
+                bar.update()
+            (top1, top5, images), (loss_sum,) = self._host_sum(session, counts.tolist(), [loss])
+        if images != self._images:
             raise RunError(
-                f"evaluation saw {images} images of {self.images}; every image must count once: the "
+                f"evaluation saw {images} images of {self._images}; every image must count once: the "
                 "validation shards changed during the run, or ranks read different data"
             )
         return EvalResult(

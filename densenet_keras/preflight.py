@@ -9,9 +9,10 @@ import sys
 import time
 from typing import Callable, Mapping, Optional, Sequence
 
-from densenet_keras import backends, checkpoint_files, records, run_folder
+from densenet_keras import backends, checkpoint_files, run_folder
 from densenet_keras.backends import npu_flags
 from densenet_keras.config import EVALUATE, FINETUNE, TRAINING, AscendConfig, Config, fields
+from densenet_keras.data import records
 from densenet_keras.errors import UsageError
 from densenet_keras.topology import Topology, in_place
 from densenet_keras.validation import refuse, shown

@@ -1,14 +1,18 @@
-"""The run.json beside checkpoints: what the run that wrote them was configured with."""
+"""The run.json of a run folder: what the run was configured with. No TensorFlow."""
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from typing import Optional
 
 from densenet_keras import checkpoint_files, config
-from densenet_keras.config import TRAINING, Config
+from densenet_keras.config import EVALUATE, TRAINING, Config
+from densenet_keras.errors import UsageError
 
 RUN_JSON = "run.json"
+EVALUATE_JSON = "evaluate.json"
 
 
 def folder_of(path: str) -> str:
@@ -35,3 +39,30 @@ def continued_run(config: Config) -> Optional[Config]:
     if config.command not in TRAINING or checkpoint_files.newest(config.run.log_dir) is None:
         return None
     return stored_config(config.run.log_dir)
+
+
+def write_configuration(config: Config) -> str:
+    """Puts `config` into its run folder, whole or not at all; returns the path.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    name = EVALUATE_JSON if config.command == EVALUATE else RUN_JSON
+    path = os.path.join(config.run.log_dir, name)
+    try:
+        os.makedirs(config.run.log_dir, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=config.run.log_dir, prefix=f".{name}.", delete=False, encoding="utf-8"
+        ) as file:
+            json.dump(config.to_json(), file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(file.name, 0o644)  # temporary files are private, this one is for others to read
+        os.replace(file.name, path)
+    except OSError as error:
+        raise UsageError(
+            f"--log_dir {config.run.log_dir}: cannot be written ({error.strerror}); "
+            "choose a folder that you may write to"
+        ) from error
+    return path

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
-from tqdm import tqdm
 
-from densenet_keras import backends, checkpoint, loop, schedule, steps, user_callbacks
+from densenet_keras import backends, checkpoint, loop, run_folder, schedule, steps, user_callbacks
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.callbacks import (
     CheckpointSaver,
@@ -26,9 +26,9 @@ from densenet_keras.callbacks import (
 )
 from densenet_keras.callbacks.evaluation import TABLE_HEADER, format_utc, table_row
 from densenet_keras.config import EVALUATE, Config
+from densenet_keras.data.inputs import Inputs, naming_bad_records
 from densenet_keras.errors import RunError
-from densenet_keras.evaluation import EvalResult, Evaluator
-from densenet_keras.inputs import Inputs, naming_bad_records
+from densenet_keras.evaluation import Validation
 from densenet_keras.model import build_densenet
 from densenet_keras.schedule import RunPlan
 from densenet_keras.topology import Topology
@@ -82,13 +82,14 @@ def train(
             )
         return first_step
 
-    os.makedirs(config.run.log_dir, exist_ok=True)
+    if topology.is_primary:
+        run_folder.write_configuration(config)
     backend = backends.create(config, topology)
     backend.plan_steps(plan, first_step)
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
     graph = tf.Graph()
     with graph.as_default(), backend.placement():
-        nodes = _build_training(config, plan, inputs, rate, backend, watchdog)
+        nodes = _build_training(config, plan, inputs, rate, backend, watchdog, interactive)
     with backend.session(graph) as session:
         with watchdog.phase("preparing", _compile_seconds(config)):
             backend.check_graph([nodes.step.train_op, *nodes.step.metrics.values()], "training")
@@ -132,7 +133,7 @@ class _Training(NamedTuple):
     step: Step
     batches: Any  # the iterator over training batches
     start_step: tf.Tensor  # fed when `batches` is initialised, and never else
-    validation: Optional[_Validation]
+    validation: Optional[Validation]
     host_sum: steps.HostSum
     saver: checkpoint.Saver
     synchronise: tf.Operation  # gives all ranks rank 0's variables
@@ -146,6 +147,7 @@ def _build_training(
     rate: CosineLearningRate,
     backend: Backend,
     watchdog: Watchdog,
+    interactive: bool,
 ) -> _Training:
     """Everything that a training session runs, in the default graph."""
     tf.compat.v1.set_random_seed(config.data.seed)
@@ -162,7 +164,7 @@ def _build_training(
     host_sum = steps.HostSum(backend, integers=3, floats=1)
     validation = None
     if plan.eval_interval_steps:
-        validation = _Validation(model, inputs, host_sum, backend, watchdog)
+        validation = Validation(model, inputs, host_sum, backend, watchdog, interactive)
     # Every variable, so that a continued run goes on exactly: momentum and the backend's own included.
     variables = tf.compat.v1.global_variables()
     return _Training(
@@ -213,7 +215,7 @@ def _callbacks(
         reports = [console.evaluation, metrics.evaluation, tensorboard.evaluation]
     ordered.append(CheckpointSaver(plan, save))
     if nodes.validation is not None:
-        ordered.append(Evaluate(plan, nodes.validation.evaluate(session, primary, interactive), reports))
+        ordered.append(Evaluate(plan, functools.partial(nodes.validation.run, session), reports))
     return ordered
 
 
@@ -252,7 +254,7 @@ def evaluate(
     with graph.as_default(), backend.placement():
         tf.keras.backend.set_learning_phase(0)
         host_sum = steps.HostSum(backend, integers=3, floats=1)
-        validation = _Validation(None, inputs, host_sum, backend, watchdog)
+        validation = Validation(None, inputs, host_sum, backend, watchdog, interactive)
         global_step = tf.compat.v1.train.get_or_create_global_step()
         variables = {v.op.name: v for v in [*validation.model.weights, global_step]}
         saver = checkpoint.Saver(variables, config.run.log_dir, keep=0)
@@ -266,14 +268,13 @@ def evaluate(
             session.run(validation.iterator.initializer)
             graph.finalize()
         console = Console(config.run.log_dir, config.run.log_name) if topology.is_primary else None
-        evaluate_step = validation.evaluate(session, topology.is_primary, interactive)
         if console is not None:
             console.write(f"evaluating {len(found)} checkpoints on {inputs.eval_images} images")
             console.write(TABLE_HEADER)
         for each in found:
             with watchdog.phase(f"restoring {each.path}", _compile_seconds(config)):
                 step = saver.restore(session, each.path)
-            result = evaluate_step(step)
+            result = validation.run(session, step)
             epoch = _epoch_of(each.path, step)
             results.append(CheckpointResult(each.path, step, epoch, **result._asdict()))
             if console is not None:
@@ -285,60 +286,6 @@ def evaluate(
     if topology.is_primary and config.run.json:
         _write_json(config.run.json, [result._asdict() for result in results])
     return results
-
-
-class _Validation:
-    """The evaluation side of a graph: its iterator, its model call and its sums.
-
-    Args:
-        model: the trained model, which the evaluation batch is run through in inference form; None
-            to build one on the evaluation batch itself.
-    """
-
-    def __init__(
-        self,
-        model: Optional[tf.keras.Model],
-        inputs: Inputs,
-        host_sum: steps.HostSum,
-        backend: Backend,
-        watchdog: Watchdog,
-    ) -> None:
-        config = backend.config
-        self.iterator = tf.compat.v1.data.make_initializable_iterator(inputs.eval_dataset())
-        images, labels, weights = self.iterator.get_next()
-        network_input = steps.network_input(images, config.model.dtype)
-        if model is None:
-            self.model = build_densenet(config.model, network_input)
-            logits = self.model.outputs[0]
-        else:
-            self.model = model
-            logits = model(network_input, training=False)
-        self.sums = steps.build_eval_step(logits, labels, weights, backend)
-        self._evaluator = Evaluator(
-            self.sums, host_sum, inputs.eval_batches, inputs.eval_images, lambda batch: watchdog.beat()
-        )
-        self._watchdog = watchdog
-        self._timeout_seconds = _compile_seconds(config)
-
-    def evaluate(
-        self, session: tf.compat.v1.Session, is_primary: bool, interactive: bool
-    ) -> Callable[[int], EvalResult]:
-        """A function from the global step to the result of evaluating the session's variables."""
-
-        def run_once(step: int) -> EvalResult:
-            bar = tqdm(
-                total=self._evaluator.batches,
-                desc=f"evaluating step {step}",
-                unit="batch",
-                leave=False,
-                disable=not is_primary,
-                # Off a terminal a bar is only worth its lines if the evaluation is a long one.
-                **({} if interactive else {"delay": 30.0, "mininterval": 30.0}),
-            )
-            with bar, naming_bad_records(), self._watchdog.phase("evaluating", self._timeout_seconds):
-                return self._evaluator.run(session, bar.update)
-
-        return run_once
 
 
 def _restore(

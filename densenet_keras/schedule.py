@@ -43,6 +43,11 @@ class RunPlan:
         given = [interval for interval in intervals if interval]
         return chunks(first_step, self.total_steps, self.iterations_per_loop, given)
 
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation is due after the chunk that ends at `step`."""
+        interval = self.eval_interval_steps
+        return interval > 0 and (step % interval == 0 or step == self.total_steps)
+
     def logs_at(self, step: int) -> bool:
         """Whether a log line is due after the chunk that ends at `step`."""
         return not self.log_interval_steps or step % self.log_interval_steps == 0 or step == self.total_steps

@@ -159,7 +159,7 @@ class RunConfig:
         "iterations_per_loop means once per session.run", commands=TRAINING, rule=at_least(1),
     )
     save_checkpoints_steps: int = flag(
-        5000, "steps from one checkpoint to the next; the end is always saved", commands=TRAINING,
+        5000, "steps from one checkpoint to the next; what is evaluated and the end are saved too", commands=TRAINING,
         rule=at_least(1),
     )
     keep_checkpoint_max: int = flag(

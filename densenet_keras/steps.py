@@ -7,9 +7,10 @@ from typing import Callable, List, Sequence, Tuple
 import numpy as np
 import tensorflow as tf
 
-from densenet_keras import objective, preprocessing
+from densenet_keras import objective
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.config import Config
+from densenet_keras.data import preprocessing
 
 BuildModel = Callable[[tf.Tensor], tf.keras.Model]
 

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from densenet_keras import tfrecord  # noqa: E402  (this script runs from a checkout, uninstalled)
+from densenet_keras.data import tfrecord  # noqa: E402  (this script runs from a checkout, uninstalled)
 
 SIDE = 32  # pixels
 MAX_INTENSITY = 16.0  # of scikit-learn's images

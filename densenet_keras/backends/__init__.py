@@ -31,7 +31,7 @@ def rank_environments(config: Config, base_env: Mapping[str, str]) -> Optional[L
         UsageError: the ranks cannot be placed on this server's devices.
     """
     if config.device.backend == "ascend":
-        from densenet_keras import rank_environment
+        from densenet_keras.launch import rank_environment
 
         return rank_environment.rank_environments(config, base_env)
     return None
@@ -44,7 +44,7 @@ def prepare_environment(config: Config, environ: Mapping[str, str]) -> Dict[str,
         UsageError: the environment does not say which device is this rank's.
     """
     if config.device.backend == "ascend":
-        from densenet_keras import rank_environment
+        from densenet_keras.launch import rank_environment
 
         return rank_environment.complete_environment(config, environ)
     return {}

@@ -52,7 +52,7 @@ class Evaluate(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: StepLogs) -> None:
         step = logs.progress.step
-        if step % self._plan.eval_interval_steps and step != self._plan.total_steps:
+        if not self._plan.evaluates_at(step):
             return
         result = self._run(step)
         logs.update(val_top1=result.top1, val_top5=result.top5, val_loss=result.loss)

@@ -10,7 +10,7 @@ from densenet_keras.schedule import RunPlan, StepLogs
 
 
 class CheckpointSaver(tf.keras.callbacks.Callback):
-    """Saves every `plan.save_interval_steps` and where training ends, for whatever reason.
+    """Saves every `plan.save_interval_steps`, before evaluations, and where training ends for any reason.
 
     On every rank: reading the variables is a collective matter (see `checkpoint.Saver.save`).
     """
@@ -26,7 +26,7 @@ class CheckpointSaver(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         step = logs.progress.step
-        if step % self._plan.save_interval_steps == 0:
+        if step % self._plan.save_interval_steps == 0 or self._plan.evaluates_at(step):
             self._save(step)
             self._saved_step = step
 

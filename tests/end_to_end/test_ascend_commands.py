@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from densenet_keras.launcher import reserved_ports
+from densenet_keras.launch.launcher import reserved_ports
 from tests.fakes import commands, records
 
 FAKES = os.path.join(commands.ROOT, "tests", "fakes")

@@ -34,7 +34,7 @@ def test_a_run_leaves_the_files_that_the_readme_lists(finished):
     assert {"run.json", "plan.json", "metrics.jsonl", "densenet121.log", "rank_logs", "checkpoint"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     steps = sorted(int(n[len("model.ckpt-"):-len(".index")]) for n in names if n.endswith(".index"))
-    assert steps == [10, 15, 18], "the newest three: every five steps and the end"
+    assert steps == [12, 15, 18], "the newest three: every five steps, what was evaluated, and the end"
 
 
 def test_log_lines_have_the_originals_format(finished):
@@ -74,7 +74,7 @@ def test_evaluate_gives_what_training_reported(finished, data_dir, tmp_path):
         "--json", table, "--batch_size", 8, "--intra_op_threads", 1,
     )
     rows = json.loads(table.read_text())
-    assert [row["step"] for row in rows] == [10, 15, 18]
+    assert [row["step"] for row in rows] == [12, 15, 18]
     assert set(rows[0]) == {"checkpoint", "step", "epoch", "top1", "top5", "loss", "images", "seconds"}
     reported = commands.metrics(log_dir)[1][-1]
     for name in ("step", "epoch", "top1", "top5", "images"):

@@ -6,7 +6,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from densenet_keras import tfrecord
+from densenet_keras.data import tfrecord
 
 
 def encode(pixels, kind="jpeg", **options):

@@ -56,7 +56,8 @@ for line in link.makefile(newline="\\n"):
 
 LAUNCH = """
 import sys
-from densenet_keras import config, launcher
+from densenet_keras import config
+from densenet_keras.launch import launcher
 
 log_dir, size, grace_seconds, rank_script, address = sys.argv[1:]
 settings = config.Config().replace(log_dir=log_dir, rank_size=int(size), backend="tensorflow")
@@ -350,7 +351,7 @@ def test_restart_appends_to_the_logs(start, tmp_path):
 
 def test_program_that_does_not_exist_fails_cleanly(tmp_path):
     script = (
-        "import sys; from densenet_keras import config, launcher, errors\n"
+        "import sys; from densenet_keras import config, errors; from densenet_keras.launch import launcher\n"
         "settings = config.Config().replace(log_dir=sys.argv[1], rank_size=2, backend='tensorflow')\n"
         "try: launcher.launch(settings, command=['/nonexistent/python'])\n"
         "except errors.RunError as error: print(error)\n"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from densenet_keras import launcher
+from densenet_keras import run_folder
 from densenet_keras.config import Config
 
 PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -16,7 +16,7 @@ LIMIT_SECONDS = 60  # to end a test that hangs; none measures time
 # A worker whose work is `job`; TensorFlow plays no part.
 WORKER = """
 import atexit, os, signal, sys, threading, types, unittest.mock
-from densenet_keras import worker
+from densenet_keras.launch import worker
 from densenet_keras.errors import RunError, UsageError
 
 atexit.register(print, "at exit", flush=True)
@@ -44,7 +44,7 @@ def start(tmp_path):
 
     def start_one(job, environment=None, **settings):
         config = Config().replace(log_dir=str(tmp_path), backend="tensorflow", **settings)
-        path = launcher.write_configuration(config)
+        path = run_folder.write_configuration(config)
         base = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         process = subprocess.Popen(
             [sys.executable, "-c", WORKER.replace("{job}", job), path],
@@ -162,7 +162,7 @@ def test_failure_of_a_rank_without_launcher_is_left_in_its_log(start, tmp_path):
 
 
 def test_missing_configuration_is_a_usage_error():
-    command = [sys.executable, "-m", "densenet_keras.worker", "/nonexistent/run.json"]
+    command = [sys.executable, "-m", "densenet_keras.launch.worker", "/nonexistent/run.json"]
     result = subprocess.run(command, cwd=PACKAGE_FOLDER, stderr=subprocess.PIPE, timeout=LIMIT_SECONDS)
     assert result.returncode == 2
     assert b"/nonexistent/run.json" in result.stderr

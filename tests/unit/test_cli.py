@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from densenet_keras import cli, launcher, options, preflight
+from densenet_keras import cli, options, preflight
 from densenet_keras.backends import adapter
 from densenet_keras.config import ALL, EVALUATE, FINETUNE, TRAIN, Config, fields, kinds
 from densenet_keras.errors import RunError, UsageError
+from densenet_keras.launch import launcher
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -367,7 +368,7 @@ def test_without_data_training_ends_with_a_usage_error_and_leaves_nothing(tmp_pa
 def test_the_command_imports_no_tensorflow(tmp_path):
     code = (
         "import sys\n"
-        "from densenet_keras import cli, config, launcher\n"
+        "from densenet_keras import cli, config; from densenet_keras.launch import launcher\n"
         "assert cli.main(config.TRAIN) == 2\n"
         "loaded = [name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras')]\n"
         "assert not loaded, loaded\n"

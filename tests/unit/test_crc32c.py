@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from densenet_keras import crc32c
+from densenet_keras.data import crc32c
 
 # RFC 3720, appendix B.4, and the polynomial's check value.
 PUBLISHED = [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from densenet_keras.data_order import NO_RECORD, TrainOrder, eval_batches_per_rank, eval_records
+from densenet_keras.data.data_order import NO_RECORD, TrainOrder, eval_batches_per_rank, eval_records
 from densenet_keras.errors import UsageError
 
 

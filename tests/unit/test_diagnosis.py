@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from densenet_keras import diagnosis
 from densenet_keras.config import GROUPS
-from densenet_keras.diagnosis import diagnose
+from densenet_keras.launch import diagnosis
+from densenet_keras.launch.diagnosis import diagnose
 
 # A line as it would stand in a log, the failure it must be taken for.
 LINES = [

@@ -5,6 +5,7 @@
 prints the flag tables of README.md as they should be, after a setting has changed.
 """
 
+import glob
 import json
 import os
 import re
@@ -12,9 +13,11 @@ import shlex
 
 import pytest
 
-from densenet_keras import checkpoint_files, cli, options, rank_logs, record_index, rendezvous, run_folder
+from densenet_keras import checkpoint_files, cli, options, run_folder
 from densenet_keras import config as configuration
 from densenet_keras.config import ALL, GROUPS, fields, group_of
+from densenet_keras.data import record_index
+from densenet_keras.launch import rank_logs, rendezvous
 from densenet_keras.validation import shown
 from tests.fakes import readme
 from tests.fakes.readme import ENGLISH, LANGUAGES
@@ -136,9 +139,11 @@ def test_modules_in_the_layout_exist(language):
     named = re.findall(r"`([\w.]+)`", table)
     assert len(named) > 30
     for name in named:
-        path = name if name.endswith(".py") else os.path.join("densenet_keras", *name.split("."))
-        places = (path, path + ".py", os.path.join(path, "__init__.py"))
-        assert any(os.path.isfile(os.path.join(readme.ROOT, place)) for place in places), name
+        package = os.path.join(readme.ROOT, "densenet_keras")
+        folders = [readme.ROOT] if name.endswith(".py") else [package, *glob.glob(package + "/*/")]
+        places = [os.path.join(folder, name) for folder in folders]
+        files = [*places, *(place + ".py" for place in places), *(p + "/__init__.py" for p in places)]
+        assert any(os.path.isfile(file) for file in files), name
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -11,11 +11,12 @@ import threading
 import pytest
 
 from densenet_keras import config as configuration
-from densenet_keras import launcher, rendezvous, worker
+from densenet_keras import run_folder
 from densenet_keras.config import Config
 from densenet_keras.errors import RunError, UsageError
-from densenet_keras.rank_logs import FinalLines, RankLog
-from densenet_keras.supervisor import Failure, Outcome
+from densenet_keras.launch import launcher, rendezvous, worker
+from densenet_keras.launch.rank_logs import FinalLines, RankLog
+from densenet_keras.launch.supervisor import Failure, Outcome
 from densenet_keras.topology import Topology
 
 EIGHT = Config().replace(rank_size=8, backend="tensorflow")
@@ -30,7 +31,7 @@ def test_every_rank_finds_its_place_in_its_environment():
         assert environment["HOME"] == "/home/u"
         assert environment["DENSENET_KERAS_PARENT"] == str(os.getpid())
         folder, own = environment["PYTHONPATH"].split(os.pathsep)
-        assert os.path.isfile(os.path.join(folder, "densenet_keras", "worker.py"))
+        assert os.path.isfile(os.path.join(folder, "densenet_keras", "launch", "worker.py"))
         assert own == "/own"
 
 
@@ -63,11 +64,11 @@ def test_reserved_port_is_closed_to_others_and_open_to_servers():
 
 def test_configuration_is_left_in_the_run_folder(tmp_path):
     config = EIGHT.replace(log_dir=str(tmp_path / "new" / "run"))
-    path = launcher.write_configuration(config)
+    path = run_folder.write_configuration(config)
     assert path == str(tmp_path / "new" / "run" / "run.json")
     assert configuration.load(path) == config
     evaluation = config.replace(command="evaluate")
-    assert launcher.write_configuration(evaluation).endswith("evaluate.json")
+    assert run_folder.write_configuration(evaluation).endswith("evaluate.json")
     assert configuration.load(path) == config
     assert sorted(os.listdir(os.path.dirname(path))) == ["evaluate.json", "run.json"]
 
@@ -75,7 +76,7 @@ def test_configuration_is_left_in_the_run_folder(tmp_path):
 def test_run_folder_that_cannot_be_made_is_a_usage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--log_dir .*file"):
-        launcher.write_configuration(EIGHT.replace(log_dir=str(tmp_path / "file" / "run")))
+        run_folder.write_configuration(EIGHT.replace(log_dir=str(tmp_path / "file" / "run")))
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 1000])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from densenet_keras import pipeline, records
 from densenet_keras.config import Config
+from densenet_keras.data import pipeline, records
 from densenet_keras.topology import Topology
 from tests.fakes import records as fake
 
@@ -296,7 +296,7 @@ def test_closing_the_session_of_a_busy_stream_is_safe(data_dir):
     """In a process of its own: an unsafe stage takes the process down."""
     code = f"""if True:
         import tensorflow as tf
-        from densenet_keras import pipeline, records
+        from densenet_keras.data import pipeline, records
         from densenet_keras.topology import Topology
         from tests.unit.test_pipeline import config
 

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from densenet_keras import cli, preflight, records
+from densenet_keras import cli, preflight
 from densenet_keras.backends import adapter
 from densenet_keras.config import ALL, EVALUATE, FINETUNE, TRAIN, Config
+from densenet_keras.data import records
 from densenet_keras.errors import UsageError
 from tests.fakes import records as fake
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from densenet_keras import preprocessing
+from densenet_keras.data import preprocessing
 from tests.fakes import records as fake
 
 

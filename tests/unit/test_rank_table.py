@@ -5,11 +5,11 @@ import os
 
 import pytest
 
-from densenet_keras import job_table, rank_table
 from densenet_keras.config import Config
 from densenet_keras.errors import UsageError
-from densenet_keras.machine import Machine, _addresses, _device_ids
-from densenet_keras.rank_environment import complete_environment, core_range, rank_environments
+from densenet_keras.launch import job_table, rank_table
+from densenet_keras.launch.machine import Machine, _addresses, _device_ids
+from densenet_keras.launch.rank_environment import complete_environment, core_range, rank_environments
 
 HCCN_CONF = "".join(
     f"address_{n}=192.168.{100 + n % 4}.{101 - n // 4}\nnetmask_{n}=255.255.255.0\n"

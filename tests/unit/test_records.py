@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from densenet_keras import record_index, records, tfrecord
+from densenet_keras.data import record_index, records, tfrecord
 from densenet_keras.errors import UsageError
 from tests.fakes import records as fake
 
@@ -115,7 +115,7 @@ def test_unpacked_integers_are_parsed():
 
 def test_indexing_needs_no_tensorflow(data_dir):
     code = (
-        "import sys; from densenet_keras import records; "
+        "import sys; from densenet_keras.data import records; "
         f"records.open_split({data_dir!r}, 'train').read(0); "
         "sys.exit('tensorflow' in sys.modules)"
     )
@@ -327,7 +327,7 @@ def test_no_place_for_the_cache_is_no_failure(data_dir, builds):
 
 
 def test_several_processes_may_build_at_once(data_dir):
-    code = f"from densenet_keras import records; print(len(records.open_split({data_dir!r}, 'train')))"
+    code = f"from densenet_keras.data import records; print(len(records.open_split({data_dir!r}, 'train')))"
     running = [
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) for _ in range(4)
     ]

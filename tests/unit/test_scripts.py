@@ -10,9 +10,10 @@ import sys
 import pytest
 import yaml
 
-from densenet_keras import cli, config, job_table, rank_table
-from densenet_keras.machine import Machine
-from densenet_keras.rank_environment import complete_environment, rank_environments
+from densenet_keras import cli, config
+from densenet_keras.launch import job_table, rank_table
+from densenet_keras.launch.machine import Machine
+from densenet_keras.launch.rank_environment import complete_environment, rank_environments
 from densenet_keras.topology import Topology
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
-from densenet_keras.crc32c import masked_crc32c
+from densenet_keras.data.crc32c import masked_crc32c
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4

@@ -13,14 +13,14 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence
 
-from densenet_keras import backends, topology
-from densenet_keras.config import EVALUATE, Config
-from densenet_keras.diagnosis import diagnose
-from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
-from densenet_keras.supervisor import Failure, Outcome, RankStart, say, supervise
+import densenet_keras
+from densenet_keras import backends, run_folder, topology
+from densenet_keras.config import Config
+from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
+from densenet_keras.launch.diagnosis import diagnose
+from densenet_keras.launch.supervisor import Failure, Outcome, RankStart, say, supervise
 from densenet_keras.topology import LOCAL_RANK, LOCAL_SIZE, Topology
 from densenet_keras.watchdog import PARENT, TERMINAL
 
@@ -48,12 +48,12 @@ def launch(
     config = topology.adopt_rank_size(config, os.environ)
     if topology.in_place(os.environ):
         if Topology.from_environment(os.environ, config).is_primary:
-            write_configuration(config)
-        from densenet_keras import worker
+            run_folder.write_configuration(config)
+        from densenet_keras.launch import worker
 
         return worker.run_configuration(config)
-    path = write_configuration(config)
-    command = command or [sys.executable, "-m", "densenet_keras.worker"]
+    path = run_folder.write_configuration(config)
+    command = command or [sys.executable, "-m", "densenet_keras.launch.worker"]
     ported = config.device.rank_size > 1 and backends.needs_addresses(config)
     with reserved_ports(config.device.rank_size if ported else 0) as ports:
         addresses = [f"{LOOPBACK}:{port}" for port in ports]
@@ -63,33 +63,6 @@ def launch(
             say(f"starting {len(starts)} ranks; their logs are in {config.run.log_dir}/rank_logs")
         outcome = supervise([*command, path], starts, config.run.log_dir, grace_seconds)
     return report(outcome)
-
-
-def write_configuration(config: Config) -> str:
-    """Puts `config` into its run folder, whole or not at all; returns the path.
-
-    Raises:
-        UsageError: the folder cannot be written.
-    """
-    name = "evaluate.json" if config.command == EVALUATE else "run.json"
-    path = os.path.join(config.run.log_dir, name)
-    try:
-        os.makedirs(config.run.log_dir, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=config.run.log_dir, prefix=f".{name}.", delete=False, encoding="utf-8"
-        ) as file:
-            json.dump(config.to_json(), file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)  # temporary files are private, this one is for others to read
-        os.replace(file.name, path)
-    except OSError as error:
-        raise UsageError(
-            f"--log_dir {config.run.log_dir}: cannot be written ({error.strerror}); "
-            "choose a folder that you may write to"
-        ) from error
-    return path
 
 
 @contextlib.contextmanager
@@ -121,8 +94,8 @@ def rank_environments(
     additions = backends.rank_environments(config, base_env)
     if additions is None:
         additions = _tf_configs(addresses) if addresses else [{}]
-    package_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    search_path = [package_folder, *filter(None, [base_env.get("PYTHONPATH")])]
+    root = os.path.dirname(os.path.dirname(os.path.abspath(densenet_keras.__file__)))
+    search_path = [root, *filter(None, [base_env.get("PYTHONPATH")])]
     common = {
         PARENT: str(os.getpid()),
         LOCAL_SIZE: str(len(additions)),

@@ -7,7 +7,7 @@ from typing import NamedTuple, Tuple
 import tensorflow as tf
 
 from densenet_keras.config import Config
-from densenet_keras.data_order import eval_batches_per_rank
+from densenet_keras.data.data_order import eval_batches_per_rank
 from densenet_keras.topology import Topology
 
 PREFETCH_BATCHES = 2

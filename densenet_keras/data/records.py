@@ -13,7 +13,7 @@ from typing import List, Mapping, Optional, Tuple
 
 import numpy as np
 
-from densenet_keras import record_index, tfrecord
+from densenet_keras.data import record_index, tfrecord
 from densenet_keras.errors import UsageError
 
 TRAIN = "train"

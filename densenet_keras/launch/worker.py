@@ -1,4 +1,4 @@
-"""One rank: `python -m densenet_keras.worker CONFIG.json`, or in place in a process that is a rank.
+"""One rank: `python -m densenet_keras.launch.worker CONFIG.json`, or in place in a process that is a rank.
 
 The job runs in a second thread. The main thread stays out of TensorFlow, so that signals are handled
 while the job sits in a session.
@@ -18,10 +18,11 @@ import traceback
 import warnings
 from typing import Iterator, NoReturn, Optional, Set
 
-from densenet_keras import backends, config, rank_logs, rendezvous
+from densenet_keras import backends, config
 from densenet_keras.config import EVALUATE, Config
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
-from densenet_keras.rank_environment import CORES
+from densenet_keras.launch import rank_logs, rendezvous
+from densenet_keras.launch.rank_environment import CORES
 from densenet_keras.topology import Topology, adopt_rank_size
 from densenet_keras.watchdog import PARENT, TERMINAL, StopFlag, Watchdog, watch_parent
 

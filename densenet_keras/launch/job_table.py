@@ -7,12 +7,12 @@ import os
 import time
 from typing import List, Mapping, Optional, Sequence, Tuple
 
-from densenet_keras import rank_table
 from densenet_keras.config import Config
 from densenet_keras.errors import UsageError
-from densenet_keras.machine import Machine
-from densenet_keras.rank_table import RankTable, Server
-from densenet_keras.rank_table_rules import DEVICE_COUNTS, INITIALIZING, NETWORKS
+from densenet_keras.launch import rank_table
+from densenet_keras.launch.machine import Machine
+from densenet_keras.launch.rank_table import RankTable, Server
+from densenet_keras.launch.rank_table_rules import DEVICE_COUNTS, INITIALIZING, NETWORKS
 
 SERVER_ID = "DENSENET_KERAS_SERVER_ID"
 # Where the cluster controllers of Volcano jobs mount the table.

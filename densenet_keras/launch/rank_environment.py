@@ -13,9 +13,9 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from densenet_keras.config import Config
 from densenet_keras.errors import UsageError
-from densenet_keras.job_table import job_table, named_server, this_server, written_path
-from densenet_keras.machine import Machine
-from densenet_keras.rank_table import Device, Server
+from densenet_keras.launch.job_table import job_table, named_server, this_server, written_path
+from densenet_keras.launch.machine import Machine
+from densenet_keras.launch.rank_table import Device, Server
 from densenet_keras.topology import Topology
 
 CORES = "DENSENET_KERAS_CORES"

@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
-from densenet_keras import tfrecord
+from densenet_keras.data import tfrecord
 from densenet_keras.errors import UsageError
 
 Progress = Callable[[int, int], None]

@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Dict, Iterator
 
 if TYPE_CHECKING:
-    from densenet_keras.rank_table import RankTable, Server
+    from densenet_keras.launch.rank_table import RankTable, Server
 
 DEVICES_PER_SERVER = 8
 DEVICE_COUNTS = (1, 2, 4, 8)

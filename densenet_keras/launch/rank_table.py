@@ -4,7 +4,7 @@ Two forms are read: version 1.0 with `server_list`, and the older `group_list` t
 still mount. Only version 1.0 is written. The rules checked are those of the Ascend 910 (docs/ascend.md
 names their sources).
 
-`python -m densenet_keras.rank_table TABLE SERVER=HCCN_CONF ...` writes the common table of several
+`python -m densenet_keras.launch.rank_table TABLE SERVER=HCCN_CONF ...` writes the common table of several
 servers from copies of their /etc/hccn.conf.
 """
 
@@ -18,8 +18,8 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from densenet_keras import rank_table_rules as rules
 from densenet_keras.errors import EXIT_DONE, EXIT_USAGE, UsageError
+from densenet_keras.launch import rank_table_rules as rules
 
 # Names under which platforms record where a server or its container can be found.
 _SERVER_NAMES = ("server_id", "host_ip", "server_ip", "container_ip", "pod_name")
@@ -247,7 +247,7 @@ def from_hccn_conf(
 def main(arguments: Sequence[str]) -> int:
     """Writes the common table of several servers; returns the exit code."""
     if len(arguments) < 2 or any("=" not in argument for argument in arguments[1:]):
-        print("usage: python -m densenet_keras.rank_table TABLE SERVER=HCCN_CONF [SERVER=HCCN_CONF ...]",
+        print("usage: python -m densenet_keras.launch.rank_table TABLE SERVER=HCCN_CONF ...",
               file=sys.stderr)
         return EXIT_USAGE
     servers: List[Server] = []

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from densenet_keras.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, RunError
-from densenet_keras.rank_logs import FinalLines, RankLog, tee
+from densenet_keras.launch.rank_logs import FinalLines, RankLog, tee
 
 # After a failure the other ranks mostly hang inside TensorFlow: seconds after it, signal. The second
 # SIGTERM makes a rank leave that still can.

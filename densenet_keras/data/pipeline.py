@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.util import deprecation
 
-from densenet_keras import preprocessing
 from densenet_keras.config import Config
-from densenet_keras.data_order import NO_RECORD, TrainOrder, eval_batches_per_rank, eval_records
-from densenet_keras.record_reader import RecordReader
-from densenet_keras.records import BadRecord, Split
-from densenet_keras.synthetic import (
+from densenet_keras.data import preprocessing
+from densenet_keras.data.data_order import NO_RECORD, TrainOrder, eval_batches_per_rank, eval_records
+from densenet_keras.data.record_reader import RecordReader
+from densenet_keras.data.records import BadRecord, Split
+from densenet_keras.data.synthetic import (
     PREFETCH_BATCHES,
     SYNTHETIC_SPLIT_SIZES,
     synthetic_eval_dataset,

@@ -8,9 +8,9 @@ from collections import OrderedDict
 
 import numpy as np
 
-from densenet_keras import tfrecord
-from densenet_keras.data_order import NO_RECORD
-from densenet_keras.records import BadRecord, Split
+from densenet_keras.data import tfrecord
+from densenet_keras.data.data_order import NO_RECORD
+from densenet_keras.data.records import BadRecord, Split
 
 _MAX_OPEN_FILES = 256  # ImageNet has 1,024 shards, and 1,024 is the usual limit of a whole process
 _NONE = np.zeros(0, np.int64)

@@ -8,8 +8,8 @@ from typing import Iterator, Optional
 
 import tensorflow as tf
 
-from densenet_keras import pipeline, records, synthetic
 from densenet_keras.config import Config
+from densenet_keras.data import pipeline, records, synthetic
 from densenet_keras.errors import RunError
 from densenet_keras.topology import Topology
 

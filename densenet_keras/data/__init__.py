@@ -1,0 +1,1 @@
+"""The input of a run: records on disk, their order, images, batches."""

@@ -1,0 +1,1 @@
+"""Processes: who is which rank, starting ranks, watching and ending them together."""
