@@ -159,8 +159,8 @@ class RunConfig:
         "iterations_per_loop means once per session.run", commands=TRAINING, rule=at_least(1),
     )
     save_checkpoints_steps: int = flag(
-        5000, "steps from one checkpoint to the next; what is evaluated and the end are saved too", commands=TRAINING,
-        rule=at_least(1),
+        5000, "steps from one checkpoint to the next; what is evaluated and the end are saved too",
+        commands=TRAINING, rule=at_least(1),
     )
     keep_checkpoint_max: int = flag(
         5, "newest checkpoints that are kept", commands=TRAINING, rule=at_least(1)

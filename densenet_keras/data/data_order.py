@@ -1,8 +1,8 @@
 """Which record stands where, in training and in evaluation: pure functions of (seed, step, rank).
 
-Training: global position p = step * global_batch + rank * batch_size + i; pass = p // records; the record is
-the one that the pass's permutation puts at p % records. Nothing is dropped at the end of a pass, and
-the order over all ranks is the same for any number of them.
+Training: global position p = step * global_batch + rank * batch_size + i; pass = p // records; the
+record is the one that the pass's permutation puts at p % records. Nothing is dropped at the end of a
+pass, and the order over all ranks is the same for any number of them.
 
 Evaluation: the same positions, each record once in the order of the files, then NO_RECORD.
 """

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from densenet_keras.config import Config
 from densenet_keras.data import pipeline, records, synthetic
+from densenet_keras.data.data_order import eval_batches_per_rank
 from densenet_keras.errors import RunError
 from densenet_keras.topology import Topology
 
@@ -73,6 +74,4 @@ class Inputs:
     @property
     def eval_batches(self) -> int:
         """Batches of this rank in one pass over the validation images."""
-        return pipeline.eval_batches_per_rank(
-            self.eval_images, self._config.data.batch_size, self._topology.size
-        )
+        return eval_batches_per_rank(self.eval_images, self._config.data.batch_size, self._topology.size)

@@ -18,22 +18,9 @@ from densenet_keras.data import preprocessing
 from densenet_keras.data.data_order import NO_RECORD, TrainOrder, eval_batches_per_rank, eval_records
 from densenet_keras.data.record_reader import RecordReader
 from densenet_keras.data.records import BadRecord, Split
-from densenet_keras.data.synthetic import (
-    PREFETCH_BATCHES,
-    SYNTHETIC_SPLIT_SIZES,
-    synthetic_eval_dataset,
-    synthetic_train_dataset,
-)
 from densenet_keras.topology import Topology
 
-__all__ = [
-    "SYNTHETIC_SPLIT_SIZES",
-    "eval_batches_per_rank",
-    "eval_dataset",
-    "synthetic_eval_dataset",
-    "synthetic_train_dataset",
-    "train_dataset",
-]
+PREFETCH_BATCHES = 2
 
 
 def train_dataset(

@@ -8,9 +8,8 @@ import tensorflow as tf
 
 from densenet_keras.config import Config
 from densenet_keras.data.data_order import eval_batches_per_rank
+from densenet_keras.data.pipeline import PREFETCH_BATCHES
 from densenet_keras.topology import Topology
-
-PREFETCH_BATCHES = 2
 
 
 class SplitSizes(NamedTuple):

@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 
 from densenet_keras.config import Config
-from densenet_keras.data import pipeline, records
+from densenet_keras.data import pipeline, records, synthetic
+from densenet_keras.data.data_order import eval_batches_per_rank
+from densenet_keras.data.record_reader import RecordReader
 from densenet_keras.topology import Topology
 from tests.fakes import records as fake
 
@@ -161,7 +163,7 @@ def test_label_offset_is_taken_off(train_split):
 
 
 def test_more_shards_than_open_files(train_split):
-    reader = pipeline.RecordReader(train_split, max_open_files=1)
+    reader = RecordReader(train_split, max_open_files=1)
     everything = np.arange(TRAIN)[::-1]
     images = reader.images(everything, everything)
     for record, image in zip(everything, images):
@@ -176,7 +178,7 @@ def test_more_shards_than_open_files(train_split):
 
 @pytest.mark.parametrize(("batch_size", "size"), [(4, 1), (4, 2), (11, 1), (2, 4), (16, 3)])
 def test_evaluation_takes_every_image_once(eval_split, batch_size, size):
-    count = pipeline.eval_batches_per_rank(VALIDATION, batch_size, size)
+    count = eval_batches_per_rank(VALIDATION, batch_size, size)
     seen = []
     for rank in range(size):
         for images, labels, weights in eval_batches(eval_split, count, rank, size, batch_size=batch_size):
@@ -243,8 +245,8 @@ def datasets():
     return {
         "train": lambda split: pipeline.train_dataset(split, config(), rank, tf.constant(0, tf.int64)),
         "eval": lambda split: pipeline.eval_dataset(split, config(), rank),
-        "synthetic train": lambda _: pipeline.synthetic_train_dataset(config(), rank),
-        "synthetic eval": lambda _: pipeline.synthetic_eval_dataset(config(), rank),
+        "synthetic train": lambda _: synthetic.synthetic_train_dataset(config(), rank),
+        "synthetic eval": lambda _: synthetic.synthetic_eval_dataset(config(), rank),
     }
 
 
@@ -265,7 +267,7 @@ def test_shapes_are_static_and_prefetch_comes_last(train_split, name):
 
 def test_synthetic_training_repeats_one_batch_of_its_rank():
     def batches(rank, **values):
-        return take(lambda _: pipeline.synthetic_train_dataset(config(**values), Topology(rank, 2)), 3)
+        return take(lambda _: synthetic.synthetic_train_dataset(config(**values), Topology(rank, 2)), 3)
 
     first = batches(0)
     assert_equal(first[:1] * 3, first)
@@ -278,12 +280,12 @@ def test_synthetic_training_repeats_one_batch_of_its_rank():
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_synthetic_evaluation_counts_its_images(size):
-    count = pipeline.eval_batches_per_rank(50, 8, size)
+    count = eval_batches_per_rank(50, 8, size)
     total = 0.0
     for rank in range(size):
-        topology = Topology(rank, size)
         batches = take(
-            lambda _, topology=topology: pipeline.synthetic_eval_dataset(config(), topology, images=50), count
+            lambda _, rank=rank: synthetic.synthetic_eval_dataset(config(), Topology(rank, size), images=50),
+            count,
         )
         total += sum(batch[2].sum() for batch in batches)
     assert total == 50
