@@ -201,7 +201,7 @@ class _Epoch:
         """Counts a chunk in, before callbacks may add to its logs."""
         steps = logs.progress.steps
         self._steps += steps
-        self._last = {name: value for name, value in logs.items() if name not in ("batch", "size")}
+        self._last = logs.scalars()
         for name in MEAN_OVER_EPOCH:
             if name in logs:
                 self._sums[name] = self._sums.get(name, 0.0) + logs[name] * steps

@@ -2,7 +2,7 @@
 
 A step is one update from one global batch. An epoch is `train_images // global_batch` steps, as in
 the original; the data stream itself never drops the remainder: it passes over the data again and
-again, and global batches follow one another across the ends of passes (see `pipeline`).
+again, and global batches follow one another across the ends of passes (see `data.data_order`).
 """
 
 from __future__ import annotations
@@ -136,6 +136,10 @@ class StepLogs(Dict[str, float]):
         super().__init__(scalars)
         self.progress = progress
         self.interrupted = interrupted  # in on_train_end: a signal ended training early
+
+    def scalars(self) -> Dict[str, float]:
+        """All but `batch` and `size`, which Keras wants beside them."""
+        return {name: value for name, value in self.items() if name not in ("batch", "size")}
 
     def __missing__(self, name: str) -> float:
         return math.nan

@@ -61,7 +61,7 @@ class Console(tf.keras.callbacks.Callback):
             handler.close()
 
 
-_SHOWN = ("batch", "size", "images_per_second", "data_wait_fraction", "loss", "total_loss", "learning_rate")
+_SHOWN = ("images_per_second", "data_wait_fraction", "loss", "total_loss", "learning_rate")
 
 
 def log_line(logs: StepLogs) -> str:
@@ -74,7 +74,7 @@ def log_line(logs: StepLogs) -> str:
     waiting = logs["data_wait_fraction"]
     if math.isfinite(waiting):
         line += f"  data_wait:{waiting:6.1%}"
-    for name, value in logs.items():
+    for name, value in logs.scalars().items():
         if name not in _SHOWN:
             line += f"  {name}:{value:g}"
     return line

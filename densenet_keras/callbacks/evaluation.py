@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from typing import Callable, Optional, Sequence
 
 import tensorflow as tf
@@ -38,7 +39,7 @@ class Evaluate(tf.keras.callbacks.Callback):
         plan: RunPlan,
         evaluate: Callable[[int], EvalResult],
         reports: Sequence[Report] = (),
-        clock: Callable[[], datetime.datetime] = datetime.datetime.utcnow,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
@@ -64,7 +65,7 @@ class Evaluate(tf.keras.callbacks.Callback):
             self._run(logs.progress.step)
 
     def _run(self, step: int) -> EvalResult:
-        time_utc = self._clock().strftime("%Y-%m-%d %H:%M:%S")
+        time_utc = format_utc(self._clock())
         result = self._evaluate(step)
         self._evaluated_step = step
         for report in self._reports:

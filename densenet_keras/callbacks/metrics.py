@@ -32,8 +32,7 @@ class Metrics(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         if "images_per_second" not in logs:
             return
-        scalars = {name: value for name, value in logs.items() if name not in ("batch", "size")}
-        self._write({"step": logs.progress.step, "epoch": logs.progress.epoch, **scalars})
+        self._write({"step": logs.progress.step, "epoch": logs.progress.epoch, **logs.scalars()})
 
     def evaluation(self, step: int, epoch: float, result: EvalResult, time_utc: str) -> None:
         """A line for one evaluation; top1 and top5 in percent."""

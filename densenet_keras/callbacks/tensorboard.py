@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Dict
 
 import tensorflow as tf
 
@@ -26,8 +27,7 @@ class TensorBoard(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         if "images_per_second" not in logs:
             return
-        scalars = {name: value for name, value in logs.items() if name not in ("batch", "size")}
-        self._write("train", {**scalars, "epoch": logs.progress.epoch}, logs.progress.step)
+        self._write("train", {**logs.scalars(), "epoch": logs.progress.epoch}, logs.progress.step)
 
     def evaluation(self, step: int, epoch: float, result: EvalResult, time_utc: str) -> None:
         """The scalars of one evaluation; top1 and top5 in percent."""
@@ -37,7 +37,7 @@ class TensorBoard(tf.keras.callbacks.Callback):
         """Closes the event file."""
         self._writer.close()
 
-    def _write(self, group: str, scalars: dict, step: int) -> None:
+    def _write(self, group: str, scalars: Dict[str, float], step: int) -> None:
         summary = tf.compat.v1.Summary()
         for name, value in scalars.items():
             if not math.isnan(value):

@@ -314,7 +314,7 @@ class TestEvaluate:
 
     def test_reports_carry_step_epoch_and_time(self):
         plan, reports = toy.plan(10, eval_interval_steps=10), []
-        clock = datetime.datetime(2020, 6, 20, 18, 6, 6)
+        clock = datetime.datetime(2020, 6, 20, 18, 6, 6, tzinfo=datetime.timezone.utc).timestamp()
         report = lambda *arguments: reports.append(arguments)  # noqa: E731
         toy.run(plan, [Evaluate(plan, lambda step: RESULT, [report], clock=lambda: clock)])
         assert reports == [(10, 1.0, RESULT, "2020-06-20 18:06:06")]
