@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from typing import Tuple
 
 import numpy as np
 
@@ -55,33 +56,32 @@ class RecordReader:
         self.close()
 
     def _image(self, record: int) -> bytes:
-        split = self.split
+        start = int(self.split.image_start[record])
+        return self._payload(record)[start : start + int(self.split.image_bytes[record])]
+
+    def _payload(self, record: int) -> bytes:
         try:
-            data = os.pread(
-                self._descriptor(int(split.shard[record])),
-                int(split.length[record]) + tfrecord.FOOTER_BYTES,
-                int(split.offset[record]),
-            )
+            descriptor, offset, byte_count = self._place(record)
+            data = os.pread(descriptor, byte_count, offset)
         except OSError as error:
-            raise BadRecord(f"{split.describe(record)} cannot be read: {error.strerror}") from error
-        payload = split.verify(record, data)
-        start = int(split.image_start[record])
-        return payload[start : start + int(split.image_bytes[record])]
+            raise BadRecord(f"{self.split.describe(record)} cannot be read: {error.strerror}") from error
+        return self.split.verify(record, data)
 
     def _fetch_ahead(self, records: np.ndarray) -> None:
         if not hasattr(os, "posix_fadvise"):
             return
-        split = self.split
         for record in records:
             try:
-                os.posix_fadvise(
-                    self._descriptor(int(split.shard[record])),
-                    int(split.offset[record]),
-                    int(split.length[record]) + tfrecord.FOOTER_BYTES,
-                    os.POSIX_FADV_WILLNEED,
-                )
+                descriptor, offset, byte_count = self._place(record)
+                os.posix_fadvise(descriptor, offset, byte_count, os.POSIX_FADV_WILLNEED)
             except OSError:  # no more than a hint; the read itself will say what is wrong
                 return
+
+    def _place(self, record: int) -> Tuple[int, int, int]:
+        """Open file, first byte and number of bytes of a record's payload and checksum."""
+        split = self.split
+        byte_count = int(split.length[record]) + tfrecord.FOOTER_BYTES
+        return self._descriptor(int(split.shard[record])), int(split.offset[record]), byte_count
 
     def _descriptor(self, shard: int) -> int:
         descriptor = self._descriptors.pop(shard, None)

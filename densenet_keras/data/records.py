@@ -1,4 +1,4 @@
-"""Image records of one split (train or validation), readable in any order, with no TensorFlow.
+"""Image records of one split (train or validation): its shards, checked and indexed, with no TensorFlow.
 
 Layout: the TFRecord shards that TF-Slim's ImageNet script writes, `train-00000-of-01024` and
 `validation-00000-of-00128`, each record a tf.train.Example with image/encoded and image/class/label.
@@ -53,20 +53,12 @@ class Split:
         byte = int(self.offset[record]) - tfrecord.HEADER_BYTES
         return f"{self.paths[shard]}: record {record - first} at byte {byte}"
 
-    def read(self, record: int) -> bytes:
-        """The serialised Example of one record, its checksum verified.
+    def verify(self, record: int, data: bytes) -> bytes:
+        """The payload in `data`, which holds the payload and its checksum as read from the shard.
 
         Raises:
-            BadRecord: the file no longer holds this record undamaged.
+            BadRecord: they do not belong together.
         """
-        with open(self.paths[self.shard[record]], "rb") as file:
-            data = os.pread(
-                file.fileno(), int(self.length[record]) + tfrecord.FOOTER_BYTES, int(self.offset[record])
-            )
-        return self.verify(record, data)
-
-    def verify(self, record: int, data: bytes) -> bytes:
-        """The payload in `data`, the payload and checksum as read from the shard; see `read`."""
         length = int(self.length[record])
         try:
             tfrecord.check_payload(data[:length], data[length:])

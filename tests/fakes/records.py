@@ -44,6 +44,13 @@ def write_split(folder, name, payloads, shards=2):
     return paths
 
 
+def payload(split, record):
+    """The serialised Example of record number `record` of an opened split."""
+    with open(split.paths[split.shard[record]], "rb") as file:
+        file.seek(int(split.offset[record]))
+        return file.read(int(split.length[record]))
+
+
 def noise_payloads(count, size=(24, 20), classes=10, seed=0, label_offset=1):
     """`count` JPEG Examples of noise, all different; size is (height, width), labels from 1 in turn."""
     random = np.random.RandomState(seed)

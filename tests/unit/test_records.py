@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from densenet_keras.data import record_index, records, tfrecord
+from densenet_keras.data.record_reader import RecordReader
 from densenet_keras.errors import UsageError
 from tests.fakes import records as fake
 
@@ -61,10 +62,10 @@ def test_every_record_is_found_with_its_label_and_image(data_dir):
     payloads = fake.noise_payloads(11, size=(6, 5), seed=1)
     expected = payloads[0::2] + payloads[1::2]
     assert len(split) == 11
-    assert [split.read(number) for number in range(11)] == expected
+    assert [fake.payload(split, number) for number in range(11)] == expected
     assert split.label.tolist() == [1, 3, 5, 7, 9, 1, 2, 4, 6, 8, 10]
     for number in range(11):
-        image = split.read(number)[split.image_start[number] :][: split.image_bytes[number]]
+        image = fake.payload(split, number)[split.image_start[number] :][: split.image_bytes[number]]
         assert image.startswith(b"\xff\xd8")
         assert image.endswith(b"\xff\xd9")
 
@@ -78,7 +79,7 @@ def test_index_agrees_with_tensorflow(data_dir):
         for path in split.paths
         for record in tf.compat.v1.io.tf_record_iterator(path)
     ]
-    assert read == [split.read(number) for number in range(len(split))]
+    assert read == [fake.payload(split, number) for number in range(len(split))]
     for number, record in enumerate(read):
         feature = tf.train.Example.FromString(record).features.feature
         assert feature["image/class/label"].int64_list.value[0] == split.label[number]
@@ -115,8 +116,8 @@ def test_unpacked_integers_are_parsed():
 
 def test_indexing_needs_no_tensorflow(data_dir):
     code = (
-        "import sys; from densenet_keras.data import records; "
-        f"records.open_split({data_dir!r}, 'train').read(0); "
+        "import sys; from densenet_keras.data import record_reader, records; "
+        f"record_reader.RecordReader(records.open_split({data_dir!r}, 'train')).images([0]); "
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.call([sys.executable, "-c", code], cwd=ROOT) == 0
@@ -243,8 +244,8 @@ def test_damage_after_indexing_is_found_on_reading(data_dir):
     flip_byte(shard(data_dir, 1), int(split.offset[7]) + 30)
     split = records.open_split(data_dir, "train")  # size and time unchanged: the cache still fits
     with pytest.raises(records.BadRecord, match=r"train-00001-of-00002: record 1 at byte"):
-        split.read(7)
-    assert split.read(8)
+        RecordReader(split).images([7])
+    assert RecordReader(split).images([8])[0]
 
 
 # The cache
@@ -304,7 +305,7 @@ def test_damaged_cache_is_rebuilt(data_dir, builds, monkeypatch, damage):
             file.write("no archive")
     split = records.open_split(data_dir, "train")
     assert len(builds) == 2
-    assert [len(split.read(number)) for number in range(11)] == split.length.tolist()
+    assert [len(fake.payload(split, number)) for number in range(11)] == split.length.tolist()
     records.open_split(data_dir, "train")
     assert len(builds) == 2
 
