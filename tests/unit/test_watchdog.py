@@ -1,0 +1,92 @@
+"""The watchdog's arithmetic on a clock of the test's own; tests/parallel has it end real processes."""
+
+import types
+
+import pytest
+
+from densenet_keras import watchdog as watchdogs
+from densenet_keras.watchdog import Watchdog
+
+POLL_SECONDS = 1.0
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """watch(watchdog, polls): lets the watchdog poll; what it would end the process for.
+
+    `polls` gives a time in seconds and an action for each poll: how long the poll takes, and what the
+    training thread does before it.
+    """
+
+    class GivenUp(Exception):
+        pass
+
+    def give_up(phase, silent_seconds):
+        raise GivenUp(phase.what)
+
+    def run(watchdog, polls):
+        now = 0.0
+        remaining = iter(polls)
+
+        def wait(seconds):
+            nonlocal now
+            assert seconds == POLL_SECONDS
+            for poll_seconds, action in remaining:
+                action()
+                now += poll_seconds
+                return False
+            return True
+
+        monkeypatch.setattr(watchdog, "_done", types.SimpleNamespace(wait=wait))
+        monkeypatch.setattr(watchdogs, "time", types.SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(watchdogs, "_give_up", give_up)
+        try:
+            watchdog._watch()
+        except GivenUp as given_up:
+            return str(given_up)
+        return None
+
+    return run
+
+
+def make(first_step_timeout_seconds=5.0, step_timeout_seconds=3.0):
+    return Watchdog(first_step_timeout_seconds, step_timeout_seconds, poll_seconds=POLL_SECONDS)
+
+
+def nothing():
+    pass
+
+
+def test_silence_is_measured_against_the_time_out_and_not_before(watch):
+    assert watch(make(), [(1.0, nothing)] * 5) is None
+    assert watch(make(), [(1.0, nothing)] * 6) == "starting"
+
+
+def test_progress_keeps_it_alive(watch):
+    watchdog = make()
+    assert watch(watchdog, [(1.0, watchdog.beat), (1.0, nothing), (1.0, nothing)] * 20) is None
+    assert watch(watchdog, [(1.0, watchdog.beat)] + [(1.0, nothing)] * 3) == "training"
+
+
+def test_time_in_which_the_process_itself_was_stopped_does_not_count(watch):
+    watchdog = make()
+    assert watch(watchdog, [(1.0, watchdog.beat), (10000.0, nothing)]) is None
+
+
+def test_a_phase_has_its_own_time_and_hands_back_a_fresh_one(watch):
+    watchdog = make()
+    watchdog.beat()
+    phase = watchdog.phase("saving", 8.0)
+    enter, leave = phase.__enter__, lambda: phase.__exit__(None, None, None)
+    quiet = [(1.0, nothing)]
+    assert watch(watchdog, [(1.0, enter), *quiet * 7, (1.0, leave), *quiet * 2]) is None
+    assert watch(watchdog, quiet) == "training"
+    phase = watchdog.phase("saving", 8.0)
+    assert watch(watchdog, [(1.0, phase.__enter__), *quiet * 8]) == "saving"
+
+
+def test_usual_times_are_learned():
+    watchdog = make(60.0, 1.0)
+    for seconds in [2.0, 3.0, 4.0, 100.0, 3.0]:
+        watchdog.beat(seconds)
+    assert watchdog._phases[-1].timeout_seconds == 20 * 3.0
