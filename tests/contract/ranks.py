@@ -4,18 +4,15 @@
 
 The function is called in every process as function(topology, **arguments), with each rank's address in
 the topology, and returns a dictionary of arrays. A rank that fails ends the others.
-
-Each rank is a process of its own, forked from one that has imported TensorFlow and done nothing else: to
-import it anew is most of what a small test costs.
 """
 
 import contextlib
 import importlib.util
-import multiprocessing
-import multiprocessing.connection
+import json
 import os
 import pathlib
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,8 +20,8 @@ from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tensorflow", "pytest"])  # pytest: children import the main module
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+_POLL_SECONDS = 0.02
 
 
 class RanksFailed(AssertionError):
@@ -58,77 +55,57 @@ def run_ranks(
     """Results in rank order.
 
     Args:
-        arguments: the same for every rank.
+        arguments: JSON values, the same for every rank.
         environment: variables of one rank from (rank, size, a folder common to the ranks).
     """
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         addresses = [stack.enter_context(_reserved_address()) for _ in range(size)] if size > 1 else []
-        processes = [
-            _PROCESSES.Process(
-                target=_rank,
-                args=(
-                    directory, rank, size, addresses, environment(rank, size, directory), function,
-                    arguments or {},
-                ),
+        request = {"function": function, "addresses": addresses, "arguments": arguments or {}}
+        processes = []
+        outputs = []
+        for rank in range(size):
+            request_path = os.path.join(directory, f"request.{rank}.json")
+            with open(request_path, "w", encoding="utf-8") as file:
+                json.dump({**request, "rank": rank, "size": size}, file)
+            outputs.append(stack.enter_context(open(os.path.join(directory, f"output.{rank}"), "wb")))
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-W", "ignore", __file__, request_path],
+                    cwd=directory,
+                    env=_environment(environment(rank, size, directory)),
+                    stdout=outputs[-1],
+                    stderr=subprocess.STDOUT,
+                )
             )
-            for rank in range(size)
-        ]  # fmt: skip
-        for process in processes:
-            process.start()
         try:
-            _wait_for_all(processes, directory, timeout_seconds)
+            _wait_for_all(processes, outputs, timeout_seconds)
         finally:
             for process in processes:
-                if process.exitcode is None:
+                if process.poll() is None:
                     process.kill()
-                process.join()
-        return [dict(np.load(_path(directory, "result", rank) + ".npz")) for rank in range(size)]
+                process.wait()
+        return [dict(np.load(os.path.join(directory, f"request.{rank}.json.npz"))) for rank in range(size)]
 
 
-def _path(directory: str, what: str, rank: int) -> str:
-    return os.path.join(directory, f"{what}.{rank}")
+def _environment(extra: Dict[str, str]) -> Dict[str, str]:
+    path = os.pathsep.join([str(ROOT)] + [p for p in [os.environ.get("PYTHONPATH")] if p])
+    return {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2", **extra}
 
 
-def _rank(
-    directory: str,
-    rank: int,
-    size: int,
-    addresses: List[str],
-    environment: Dict[str, str],
-    function: str,
-    arguments: Dict[str, Any],
-) -> None:
-    """What one process does."""
-    output = os.open(_path(directory, "output", rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(output, stream)
-    os.chdir(directory)
-    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "2", **environment})
-    # Python read its own PYTHONPATH before this process was forked.
-    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-    from densenet_keras.topology import Topology
-
-    topology = Topology(rank, size, rank, size, tuple(addresses))
-    result = load_function(function)(topology, **arguments)
-    values = {name: np.asarray(value) for name, value in result.items()}
-    np.savez(_path(directory, "result", rank) + ".npz", **values)
-
-
-def _wait_for_all(processes, directory: str, timeout_seconds: float) -> None:
+def _wait_for_all(processes, outputs, timeout_seconds: float) -> None:
     deadline = time.monotonic() + timeout_seconds
-    running = {process.sentinel: rank for rank, process in enumerate(processes)}
+    running = dict(enumerate(processes))
     while running:
-        ended = multiprocessing.connection.wait(running, max(0.0, deadline - time.monotonic()))
-        for sentinel in ended or running:
-            rank = running[sentinel]
-            processes[rank].join(0)
-            code = processes[rank].exitcode
+        for rank, process in list(running.items()):
+            code = process.poll()
+            if code is None and time.monotonic() < deadline:
+                continue
             if code != 0:
                 reason = f"did not end in {timeout_seconds:g} s" if code is None else f"exited with {code}"
-                with open(_path(directory, "output", rank), encoding="utf-8", errors="replace") as output:
+                with open(outputs[rank].name, encoding="utf-8", errors="replace") as output:
                     raise RanksFailed(rank, reason, output.read())
-        for sentinel in ended:
-            del running[sentinel]
+            del running[rank]
+        time.sleep(_POLL_SECONDS)
 
 
 @contextlib.contextmanager
@@ -138,3 +115,18 @@ def _reserved_address():
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{holder.getsockname()[1]}"
+
+
+def _main(request_path: str) -> None:
+    with open(request_path, encoding="utf-8") as file:
+        request = json.load(file)
+    from densenet_keras.topology import Topology
+
+    rank, size = request["rank"], request["size"]
+    topology = Topology(rank, size, rank, size, tuple(request["addresses"]))
+    result = load_function(request["function"])(topology, **request["arguments"])
+    np.savez(request_path + ".npz", **{name: np.asarray(value) for name, value in result.items()})
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
