@@ -33,6 +33,7 @@ _INHERITED = {
 
 def main(command: str) -> int:
     """Runs `command` with the arguments of this process; returns the exit code."""
+    _open_closed_streams()
     try:
         config = parse(command, sys.argv[1:], os.environ)
         preflight.check(config, os.environ)
@@ -42,14 +43,28 @@ def main(command: str) -> int:
             return dry_run.run(config, os.environ)
         return launcher.launch(config)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")  # in one piece: ranks of mpirun say it together
         return EXIT_USAGE
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _open_closed_streams() -> None:
+    """Standard streams that this process was started without lead nowhere, instead of to its next files."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for good
 
 
 def parse(command: str, argv: List[str], environ: Optional[Mapping[str, str]] = None) -> Config:

@@ -88,6 +88,7 @@ class Validation:
             desc=f"evaluating step {step}",
             unit="batch",
             leave=False,
+            position=0,  # in the place of the training bar, which stands still meanwhile
             disable=not self._is_primary,
             **self._bar_options,
         )

@@ -13,6 +13,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTup
 import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
+from densenet_keras.backends import cuda_driver
 from densenet_keras.backends.base import Backend, ChunkResult, Step
 from densenet_keras.backends.collectives import Collectives
 from densenet_keras.config import Config
@@ -218,7 +219,7 @@ def _gradients(
 
 def _has_gpu(topology: Topology) -> bool:
     """Whether the ranks run on GPUs; looks without allocating them."""
-    gpus = len(tf.config.experimental.list_physical_devices("GPU"))
+    gpus = cuda_driver.gpu_count()
     if gpus and topology.local_size > gpus:
         raise UsageError(
             f"{topology.local_size} ranks on a host with {gpus} GPUs; start as many ranks as GPUs, or hide "

@@ -118,8 +118,10 @@ def _start(config: Config, environment: Dict[str, str]) -> RankStart:
     """Adds what the rank must know about the terminal behind its pipe."""
     on_terminal = sys.stderr.isatty()
     environment = {**environment, TERMINAL: str(int(on_terminal))}
-    if on_terminal:
-        environment.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
+    if on_terminal:  # the bar takes its width from these, and only if both are there
+        size = shutil.get_terminal_size()
+        environment.setdefault("COLUMNS", str(size.columns))
+        environment.setdefault("LINES", str(size.lines))
     return RankStart(Topology.from_environment(environment, config).rank, environment)
 
 

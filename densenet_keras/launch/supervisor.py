@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, TextIO, Tuple, Union
 
 from densenet_keras.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, RunError
 from densenet_keras.launch.rank_logs import FinalLines, RankLog, tee
@@ -120,6 +120,8 @@ class _Ranks:
         """Starts one rank, in a session of its own: a terminal's ctrl-C reaches the launcher alone."""
         log = RankLog(log_dir, start.rank)
         self._outcome.logs[start.rank] = log
+        # Through two pipes a progress bar and the lines above it would lose their order.
+        joined = not shown or _go_to_one_place(sys.stdout, sys.stderr)
         # Blocked signals stay blocked in the new process until its handlers are in place.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
         try:
@@ -128,7 +130,7 @@ class _Ranks:
                 env=start.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if shown else log.file,
-                stderr=subprocess.PIPE if shown else subprocess.STDOUT,
+                stderr=subprocess.STDOUT if joined else subprocess.PIPE,
                 start_new_session=True,
             )
         except OSError as error:
@@ -137,12 +139,8 @@ class _Ranks:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         self._running[start.rank] = process
         if shown:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            self._tees = [
-                tee(process.stdout, FinalLines(log.file), sys.stdout.buffer),
-                tee(process.stderr, FinalLines(log.file), sys.stderr.buffer),
-            ]
+            pairs = [(process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer)]
+            self._tees = [tee(pipe, FinalLines(log.file), console) for pipe, console in pairs if pipe]
         threading.Thread(
             target=self._announce_exit, args=(start.rank, process.pid), name="exit", daemon=True
         ).start()
@@ -216,6 +214,14 @@ class _Ranks:
             thread.join(DRAIN_SECONDS)
         for log in self._outcome.logs.values():
             log.close()
+
+
+def _go_to_one_place(first: TextIO, second: TextIO) -> bool:
+    """Whether two streams are the same terminal, file or pipe."""
+    try:
+        return os.path.sameopenfile(first.fileno(), second.fileno())
+    except (OSError, ValueError):  # one is closed, or no file at all
+        return False
 
 
 def _kill_group(pid: int, signum: int) -> None:

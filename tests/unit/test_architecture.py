@@ -15,7 +15,7 @@ LAYERS = (
     "layers model inspection objective data.preprocessing graph_check backends.base",
     ("data.synthetic data.pipeline data.inputs checkpoint steps "
      "launch.machine launch.rank_table_rules launch.rank_table launch.job_table launch.rank_environment "
-     "launch.rank_logs launch.rendezvous launch.diagnosis launch.supervisor "
+     "launch.rank_logs launch.rendezvous launch.diagnosis launch.supervisor backends.cuda_driver "
      "backends.collectives backends.adapter backends.npu_options backends.npu_flags backends.npu_session "
      "backends.loop_plan backends.overflow backends.tensorflow backends.ascend backends"),
     "evaluation",
