@@ -119,7 +119,7 @@ def check(
         loop_op: full name that the node of the device's loop must have.
         loops: whether the session runs several iterations a time.
         supported: operation types that the device has; None for the built-in list.
-        trusted_folder: operations built by code in this folder pass.
+        trusted_folder: operations built by code in this folder pass, gradients of others excepted.
     """
     findings = _loop_findings(graph, loop_op, loops)
     supported = supported or _SUPPORTED
@@ -229,4 +229,7 @@ def _loop_findings(graph: tf.Graph, loop_op: str, loops: bool) -> List[Finding]:
 
 
 def _built_in(op: tf.Operation, folder: str) -> bool:
+    """Whether code in `folder` asked for the operation itself, not only for the gradient of another."""
+    if op._original_op is not None:
+        return _built_in(op._original_op, folder)
     return any(str(frame[0]).startswith(folder + os.sep) for frame in op.traceback)

@@ -61,6 +61,8 @@ class AscendBackend(Backend):
         npu_flags.validate(config)
         if parts is None:
             npu_session.check_environment(os.environ, topology)
+            # The adapter would look for the pod, not for RANK_ID, in a table that only numbers ranks.
+            os.environ.pop("POD_NAME", None)
         self._adapter = parts or adapter.load()
         self._operations = graph_check.installed_operations(os.environ.get("ASCEND_OPP_PATH", ""))
         self._loop = loop_plan.LoopPlan(length=1, loops=0, single_steps=0)
@@ -112,17 +114,15 @@ class AscendBackend(Backend):
             start = self._adapter.initialize_system()
             stop = self._adapter.shutdown_system()
         session = tf.compat.v1.Session(graph=graph, config=self.session_config())
-        tf.compat.v1.keras.backend.set_session(session)
         failed = True
         try:
-            with graph.as_default(), session.as_default():
+            with graph.as_default(), session.as_default(), npu_session.used_by_keras(session):
                 session.run(start)
                 if self._gradients and self.topology.size > 1:
                     npu_session.split_gradients(self._adapter, self.config, self._gradients)
                 yield session
             failed = False
         finally:
-            tf.compat.v1.keras.backend.set_session(None)
             npu_session.close(session, stop, failed)
             self._loop_op = None
             self._compiled.clear()

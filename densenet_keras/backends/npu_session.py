@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from typing import Mapping
+from typing import Iterator, Mapping
 
 import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
@@ -57,6 +58,20 @@ def check_environment(environ: Mapping[str, str], topology: Topology) -> None:
         raise RunError(f"RANK_ID={rank}, but this process is rank {topology.rank}; correct one of them")
     if environ.get("CM_WORKER_SIZE"):
         raise RunError("CM_WORKER_SIZE and RANK_SIZE exclude each other; unset CM_WORKER_SIZE")
+
+
+@contextlib.contextmanager
+def used_by_keras(session: tf.compat.v1.Session) -> Iterator[None]:
+    """Makes `session` Keras's while the body runs; its variables must be initialised by the caller."""
+    keras = tf.compat.v1.keras.backend
+    keras.set_session(session)
+    # Else its first use asks for the state of every variable, in another order on every rank.
+    keras.manual_variable_initialization(True)
+    try:
+        yield
+    finally:
+        keras.manual_variable_initialization(False)
+        keras.set_session(None)
 
 
 def split_gradients(parts: adapter.Adapter, config: Config, gradients: int) -> None:

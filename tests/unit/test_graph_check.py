@@ -125,3 +125,24 @@ def test_a_long_report_is_cut():
     text = graph_check.report(graph_check.check(tf.compat.v1.get_default_graph(), nodes), most=5)
     assert len(text.splitlines()) == 6
     assert "25 more" in text
+
+
+def test_gradients_that_the_adapter_asked_for_are_still_ours():
+    @tf.custom_gradient
+    def halved(x):
+        return x / 2, lambda upstream: tf.py_func(lambda a: a / 2, [upstream], tf.float32)
+
+    images = batch()
+    loss = tf.reduce_sum(halved(images))
+    adapter = {"tf": tf}
+    source = """
+def gradient(loss, x):
+    return tf.gradients(loss, x)[0]
+
+def own(x):
+    return tf.py_func(lambda a: a, [x], tf.float32)
+"""
+    exec(compile(source, "/adapter/optimizer.py", "exec"), adapter)
+    assert problems(adapter["own"](images), trusted_folder="/adapter") == []
+    found = problems(adapter["gradient"](loss, images), trusted_folder="/adapter")
+    assert any("Python code" in line for line in found)
