@@ -1,7 +1,7 @@
 """The plan of an NPU run, without an NPU and without the adapter: `--dry_run`.
 
-The training graph is the one that a run would build, except that gradient exchange and overflow status,
-which only the adapter can build, are left out.
+The graph is built by the code that a run builds it with, except that gradient exchange and overflow
+status, which only the adapter can build, are left out.
 """
 
 from __future__ import annotations
@@ -103,8 +103,9 @@ def _graph(config: Config) -> List[str]:
     if _trains(config):
         backend.plan_steps(plan, 0)
     with tf.Graph().as_default() as graph:
-        fetches, variables = _build(config, backend, plan)
-        backend.check_graph(fetches, "training" if _trains(config) else "evaluation")
+        graphs, variables = _build(config, backend, plan)
+        for purpose, fetches in graphs:
+            backend.check_graph(fetches, purpose)
         memory = estimate_memory(graph, variables, config)
     lines = [
         f"checked: {len(graph.get_operations())} operations, none that the device lacks (without gradient "
@@ -169,42 +170,31 @@ def _memory_lines(memory: Memory, config: Config) -> List[str]:
     return lines
 
 
-def _build(config: Config, backend: Any, plan: schedule.RunPlan) -> Tuple[List[Any], List[Any]]:
-    """The graph of rank 0; the nodes that a session.run of it fetches, and the model's variables."""
-    import tensorflow as tf
+def _build(
+    config: Config, backend: Any, plan: schedule.RunPlan
+) -> Tuple[List[Tuple[str, List[Any]]], List[Any]]:
+    """The graph of a run, built as the run builds it.
 
-    from densenet_keras import steps
+    Returns:
+        Purpose and fetches of each graph that goes to the device, and the model's variables.
+    """
+    from densenet_keras import runs
     from densenet_keras.callbacks import CosineLearningRate
     from densenet_keras.data.inputs import Inputs
-    from densenet_keras.model import build_densenet
+    from densenet_keras.watchdog import Watchdog
 
     # What feeds the iterator stays on the host, so any images do.
     inputs = Inputs(config.replace(synthetic_data=True), backend.topology, train=True, evaluate=True)
-    tf.keras.backend.set_learning_phase(1 if _trains(config) else 0)
-    model = None
-    fetches: List[Any] = []
-    if _trains(config):
-        iterator = tf.compat.v1.data.make_initializable_iterator(
-            inputs.train_dataset(tf.constant(0, tf.int64))
-        )
-        rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
-        model, step = steps.build_train_step(
-            lambda images: build_densenet(config.model, images),
-            backend.measure_get_next(iterator),
-            config,
-            rate.tensor,
-            backend,
-        )
-        fetches = [step.train_op, *step.metrics.values()]
-    images, labels, weights = tf.compat.v1.data.make_initializable_iterator(inputs.eval_dataset()).get_next()
-    network_input = steps.network_input(images, config.model.dtype)
-    if model is None:
-        model = build_densenet(config.model, network_input)
-        logits = model.outputs[0]
-    else:
-        logits = model(network_input, training=False)
-    fetches += list(steps.build_eval_step(logits, labels, weights, backend))
-    return fetches, list(model.weights)
+    watchdog = Watchdog(config.device.first_step_timeout_seconds, config.device.step_timeout_seconds)
+    if not _trains(config):
+        validation, _, _ = runs.build_evaluation(config, inputs, backend, watchdog, False)
+        return [("evaluation", list(validation.sums))], list(validation.model.weights)
+    rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
+    nodes = runs.build_training(config, plan, 0, inputs, rate, backend, watchdog, False)
+    graphs = [("training", [nodes.step.train_op, *nodes.step.metrics.values()])]
+    if nodes.validation is not None:
+        graphs.append(("evaluation", list(nodes.validation.sums)))
+    return graphs, list(nodes.model.weights)
 
 
 def _stand_ins() -> adapter.Adapter:

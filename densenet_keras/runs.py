@@ -89,12 +89,12 @@ def train(
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
     graph = tf.Graph()
     with graph.as_default(), backend.placement():
-        nodes = _build_training(config, plan, inputs, rate, backend, watchdog, interactive)
+        nodes = build_training(config, plan, first_step, inputs, rate, backend, watchdog, interactive)
     with backend.session(graph) as session:
         with watchdog.phase("preparing", _compile_seconds(config)):
             backend.check_graph([nodes.step.train_op, *nodes.step.metrics.values()], "training")
             session.run(nodes.initialise)
-            session.run(nodes.batches.initializer, feed_dict={nodes.start_step: first_step})
+            session.run(nodes.batches.initializer)
             if nodes.validation is not None:
                 backend.check_graph(list(nodes.validation.sums), "evaluation")
                 session.run(nodes.validation.iterator.initializer)
@@ -126,13 +126,12 @@ def train(
             )
 
 
-class _Training(NamedTuple):
+class Training(NamedTuple):
     """The nodes of a training graph that the host runs."""
 
     model: tf.keras.Model
     step: Step
     batches: Any  # the iterator over training batches
-    start_step: tf.Tensor  # fed when `batches` is initialised, and never else
     validation: Optional[Validation]
     host_sum: steps.HostSum
     saver: checkpoint.Saver
@@ -140,19 +139,25 @@ class _Training(NamedTuple):
     initialise: List[tf.Operation]
 
 
-def _build_training(
+def build_training(
     config: Config,
     plan: RunPlan,
+    first_step: int,
     inputs: Inputs,
     rate: CosineLearningRate,
     backend: Backend,
     watchdog: Watchdog,
     interactive: bool,
-) -> _Training:
-    """Everything that a training session runs, in the default graph."""
+) -> Training:
+    """Everything that a training session runs, in the default graph.
+
+    Args:
+        first_step: global step at which the batches start.
+    """
     tf.compat.v1.set_random_seed(config.data.seed)
     tf.keras.backend.set_learning_phase(1)
-    start_step = tf.compat.v1.placeholder_with_default(tf.constant(0, tf.int64), [], "start_step")
+    # A constant: on an NPU a fed value is one more thing that ranks could differ in.
+    start_step = tf.constant(first_step, tf.int64)
     batches = tf.compat.v1.data.make_initializable_iterator(inputs.train_dataset(start_step))
     model, step = steps.build_train_step(
         lambda images: build_densenet(config.model, images, seed=config.data.seed),
@@ -167,11 +172,10 @@ def _build_training(
         validation = Validation(model, inputs, host_sum, backend, watchdog, interactive)
     # Every variable, so that a continued run goes on exactly: momentum and the backend's own included.
     variables = tf.compat.v1.global_variables()
-    return _Training(
+    return Training(
         model=model,
         step=step,
         batches=batches,
-        start_step=start_step,
         validation=validation,
         host_sum=host_sum,
         saver=checkpoint.Saver(
@@ -187,7 +191,7 @@ def _build_training(
 
 def _callbacks(
     session: tf.compat.v1.Session,
-    nodes: _Training,
+    nodes: Training,
     backend: Backend,
     plan: RunPlan,
     first_step: int,
@@ -252,13 +256,7 @@ def evaluate(
     backend = backends.create(config, topology)
     graph = tf.Graph()
     with graph.as_default(), backend.placement():
-        tf.keras.backend.set_learning_phase(0)
-        host_sum = steps.HostSum(backend, integers=3, floats=1)
-        validation = Validation(None, inputs, host_sum, backend, watchdog, interactive)
-        global_step = tf.compat.v1.train.get_or_create_global_step()
-        variables = {v.op.name: v for v in [*validation.model.weights, global_step]}
-        saver = checkpoint.Saver(variables, config.run.log_dir, keep=0)
-        initialise = [tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()]
+        validation, saver, initialise = build_evaluation(config, inputs, backend, watchdog, interactive)
 
     results = []
     with backend.session(graph) as session:
@@ -288,8 +286,24 @@ def evaluate(
     return results
 
 
+def build_evaluation(
+    config: Config, inputs: Inputs, backend: Backend, watchdog: Watchdog, interactive: bool
+) -> Tuple[Validation, checkpoint.Saver, List[tf.Operation]]:
+    """What an evaluation session runs, its initialisers last, in the default graph."""
+    tf.keras.backend.set_learning_phase(0)
+    host_sum = steps.HostSum(backend, integers=3, floats=1)
+    validation = Validation(None, inputs, host_sum, backend, watchdog, interactive)
+    global_step = tf.compat.v1.train.get_or_create_global_step()
+    variables = {v.op.name: v for v in [*validation.model.weights, global_step]}
+    saver = checkpoint.Saver(variables, config.run.log_dir, keep=0)
+    return validation, saver, [
+        tf.compat.v1.global_variables_initializer(),
+        tf.compat.v1.local_variables_initializer(),
+    ]
+
+
 def _restore(
-    session: tf.compat.v1.Session, nodes: _Training, config: Config, resumed: Optional[Tuple[str, int]]
+    session: tf.compat.v1.Session, nodes: Training, config: Config, resumed: Optional[Tuple[str, int]]
 ) -> str:
     """Gives the variables their first values; returns in words where they come from."""
     if resumed:
