@@ -79,10 +79,12 @@ def test_the_session_carries_every_option_in_its_field():
     }]  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize(
-    ("iterations_per_loop", "expected"),
-    [(1, [1] * 6), (2, [2] * 3), (4, [2] * 3), (5, [5, 1]), (6, [6])],
+    ("size", "iterations_per_loop", "expected"),
+    [
+        (1, 1, [1] * 6), (1, 2, [2] * 3), (1, 4, [2] * 3), (1, 5, [5, 1]), (1, 6, [6]),
+        (2, 4, [2] * 3), (2, 5, [5, 1]),
+    ],
 )  # fmt: skip
 def test_chunks_are_loops_of_one_length_and_single_steps(size, iterations_per_loop, expected):
     for rank in trained(size, iterations_per_loop):
