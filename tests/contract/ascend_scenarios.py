@@ -47,6 +47,26 @@ def train(topology, settings, overflow_on_rank=None, overflow_at="", stop_after=
     }
 
 
+def callbacks_use(topology):
+    """Runs on the device that a user's callback causes through Keras, beyond what it asks for itself."""
+    os.environ["POD_NAME"] = "worker-0"
+    backend = subjects.ascend(Config().replace(batch_size=1), topology)
+    import simulated_npu
+
+    graph = tf.Graph()
+    with graph.as_default():
+        dense = tf.keras.layers.Dense(2)
+        dense.build([None, 3])
+        initialise = tf.compat.v1.global_variables_initializer()
+    with backend.session(graph) as session:
+        session.run(initialise)
+        before = len(simulated_npu.history)
+        same = tf.compat.v1.keras.backend.get_session() is session
+        kernel, _ = dense.get_weights()
+        runs = simulated_npu.history[before:]
+    return {"same": same, "runs": len(runs), "kernel": kernel, "pod": os.environ.get("POD_NAME", "")}
+
+
 def refusals(topology):
     """Messages of what the stand-in refuses, as the adapter and its device do."""
     os.environ["SIMULATED_NPU_ADDRESSES"] = ",".join(topology.addresses)

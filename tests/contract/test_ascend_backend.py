@@ -153,6 +153,18 @@ def test_the_gradient_split_is_handed_over_after_the_start():
         assert kinds.index("NPUInit") < kinds.index("split") < kinds.index("run")
 
 
+def test_keras_reads_weights_and_nothing_else():
+    for rank in run("callbacks_use", 2):
+        assert rank["same"]
+        assert rank["runs"] == 1  # asking which variables are initialised would be another graph
+        assert np.any(rank["kernel"])
+
+
+def test_the_name_of_a_pod_does_not_take_the_place_of_a_rank():
+    for rank in run("callbacks_use", 1):
+        assert str(rank["pod"]) == ""
+
+
 def test_the_stand_in_refuses_what_the_device_refuses():
     for rank in run("refusals", 2):
         words = {
