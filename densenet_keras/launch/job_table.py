@@ -11,8 +11,7 @@ from densenet_keras.config import Config
 from densenet_keras.errors import UsageError
 from densenet_keras.launch import rank_table
 from densenet_keras.launch.machine import Machine
-from densenet_keras.launch.rank_table import RankTable, Server
-from densenet_keras.launch.rank_table_rules import DEVICE_COUNTS, INITIALIZING, NETWORKS
+from densenet_keras.launch.rank_table_rules import DEVICE_COUNTS, INITIALIZING, NETWORKS, RankTable, Server
 
 SERVER_ID = "DENSENET_KERAS_SERVER_ID"
 # Where the cluster controllers of Volcano jobs mount the table.
@@ -60,7 +59,7 @@ def job_table(
         table = _table_of_this_server(config, environ, machine, hccn_conf_path)
     table.check(size)
     if not config.ascend.dry_run:
-        table.write(written_path(config))
+        rank_table.write(table, written_path(config))
     return table, written_path(config)
 
 

@@ -15,7 +15,7 @@ from densenet_keras.config import Config
 from densenet_keras.errors import UsageError
 from densenet_keras.launch.job_table import job_table, named_server, this_server, written_path
 from densenet_keras.launch.machine import Machine
-from densenet_keras.launch.rank_table import Device, Server
+from densenet_keras.launch.rank_table_rules import Device, Server
 from densenet_keras.topology import Topology
 
 CORES = "DENSENET_KERAS_CORES"

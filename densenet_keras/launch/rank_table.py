@@ -1,8 +1,7 @@
-"""Rank tables: which device of which server is which rank.
+"""Reads and writes rank tables, which say which device of which server is which rank.
 
 Two forms are read: version 1.0 with `server_list`, and the older `group_list` that some platforms
-still mount. Only version 1.0 is written. The rules checked are those of the Ascend 910 (docs/ascend.md
-names their sources).
+still mount. Only version 1.0 is written.
 
 `python -m densenet_keras.launch.rank_table TABLE SERVER=HCCN_CONF ...` writes the common table of several
 servers from copies of their /etc/hccn.conf.
@@ -15,91 +14,14 @@ import os
 import platform
 import re
 import sys
-from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from dataclasses import replace
+from typing import Any, Dict, List, Sequence, Tuple
 
 from densenet_keras.errors import EXIT_DONE, EXIT_USAGE, UsageError
-from densenet_keras.launch import rank_table_rules as rules
+from densenet_keras.launch.rank_table_rules import INITIALIZING, VERSION, Device, RankTable, Server
 
 # Names under which platforms record where a server or its container can be found.
 _SERVER_NAMES = ("server_id", "host_ip", "server_ip", "container_ip", "pod_name")
-
-
-@dataclass(frozen=True)
-class Device:
-    """One rank: `device_id` is the number of the chip in its server, `device_ip` that of its own NIC."""
-
-    device_id: int
-    device_ip: str
-    rank: int
-
-
-@dataclass(frozen=True)
-class Server:
-    """One server's devices; `names` are all names and addresses the table knows it by."""
-
-    server_id: str
-    devices: Tuple[Device, ...]
-    names: Tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class RankTable:
-    """A whole job. `load` and `from_hccn_conf` make one, `check` says whether it can be run."""
-
-    servers: Tuple[Server, ...]
-    source: str
-    status: str = rules.COMPLETED
-    version: str = rules.VERSION
-    server_count: Optional[str] = None  # as the file says it; None where its form has no such field
-    form: str = "server_list"
-
-    def ranks(self) -> Dict[int, Tuple[Server, Device]]:
-        """Every rank's server and device (of ranks given twice: the last)."""
-        return {device.rank: (server, device) for server in self.servers for device in server.devices}
-
-    def check(self, rank_size: int) -> None:
-        """Nothing, if `rank_size` ranks can start from this table.
-
-        Raises:
-            UsageError: every rule the table breaks, one a line, with server, device, value and remedy.
-        """
-        problems = list(rules.problems(self, rank_size))
-        if problems:
-            lines = "".join(f"\n  - {problem}" for problem in problems)
-            raise UsageError(f"rank table {self.source} cannot be used:{lines}")
-
-    def write(self, path: str) -> None:
-        """Puts the table at `path` in version 1.0, all values as strings, whole or not at all.
-
-        Ranks and servers that share a folder may write the same table at the same time.
-        """
-        servers = [
-            {
-                "server_id": server.server_id,
-                "device": [
-                    {
-                        "device_id": str(device.device_id),
-                        "device_ip": device.device_ip,
-                        "rank_id": str(device.rank),
-                    }
-                    for device in server.devices
-                ],
-            }
-            for server in self.servers
-        ]
-        table = {
-            "version": rules.VERSION,
-            "server_count": str(len(servers)),
-            "server_list": servers,
-            "status": self.status,
-        }
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        temporary = f"{path}.{platform.node()}.{os.getpid()}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(table, file, indent=2)
-            file.write("\n")
-        os.replace(temporary, path)
 
 
 def load(path: str) -> RankTable:
@@ -134,7 +56,7 @@ def load(path: str) -> RankTable:
         return RankTable(
             servers=reader.grouped_servers(values), source=path, status=status, form="group_list"
         )
-    if status == rules.INITIALIZING:
+    if status == INITIALIZING:
         return RankTable(servers=(), source=path, status=status)
     raise UsageError(f"rank table {path} has neither server_list nor group_list; write it in version 1.0")
 
@@ -206,6 +128,39 @@ class _Reader:
             raise self._error(place, f"{key} is {entry[key]!r}, but {counted} are listed; make them agree")
 
 
+def write(table: RankTable, path: str) -> None:
+    """Puts a table at `path` in version 1.0, all values as strings, whole or not at all.
+
+    Ranks and servers that share a folder may write the same table at the same time.
+    """
+    servers = [
+        {
+            "server_id": server.server_id,
+            "device": [
+                {
+                    "device_id": str(device.device_id),
+                    "device_ip": device.device_ip,
+                    "rank_id": str(device.rank),
+                }
+                for device in server.devices
+            ],
+        }
+        for server in table.servers
+    ]
+    values = {
+        "version": VERSION,
+        "server_count": str(len(servers)),
+        "server_list": servers,
+        "status": table.status,
+    }
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    temporary = f"{path}.{platform.node()}.{os.getpid()}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=2)
+        file.write("\n")
+    os.replace(temporary, path)
+
+
 def from_hccn_conf(
     text: str,
     device_ids: Sequence[int],
@@ -266,7 +221,7 @@ def main(arguments: Sequence[str]) -> int:
             rank += len(ids)
         table = RankTable(servers=tuple(servers), source=arguments[0])
         table.check(rank)
-        table.write(arguments[0])
+        write(table, arguments[0])
     except UsageError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE

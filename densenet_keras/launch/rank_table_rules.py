@@ -1,12 +1,12 @@
-"""What a rank table must say for a job on Ascend 910 servers; docs/ascend.md names the sources."""
+"""What a rank table holds, and what it must say for Ascend 910 servers; docs/ascend.md names the sources."""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Dict, Iterator
+from dataclasses import dataclass
+from typing import Dict, Iterator, Optional, Tuple
 
-if TYPE_CHECKING:
-    from densenet_keras.launch.rank_table import RankTable, Server
+from densenet_keras.errors import UsageError
 
 DEVICES_PER_SERVER = 8
 DEVICE_COUNTS = (1, 2, 4, 8)
@@ -18,7 +18,52 @@ VERSION = "1.0"
 SERVER_ID_LENGTH = 64
 
 
-def problems(table: RankTable, rank_size: int) -> Iterator[str]:
+@dataclass(frozen=True)
+class Device:
+    """One rank: `device_id` is the number of the chip in its server, `device_ip` that of its own NIC."""
+
+    device_id: int
+    device_ip: str
+    rank: int
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server's devices; `names` are all names and addresses the table knows it by."""
+
+    server_id: str
+    devices: Tuple[Device, ...]
+    names: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RankTable:
+    """A whole job; `check` says whether it can be run."""
+
+    servers: Tuple[Server, ...]
+    source: str
+    status: str = COMPLETED
+    version: str = VERSION
+    server_count: Optional[str] = None  # as the file says it; None where its form has no such field
+    form: str = "server_list"
+
+    def ranks(self) -> Dict[int, Tuple[Server, Device]]:
+        """Every rank's server and device (of ranks given twice: the last)."""
+        return {device.rank: (server, device) for server in self.servers for device in server.devices}
+
+    def check(self, rank_size: int) -> None:
+        """Nothing, if `rank_size` ranks can start from this table.
+
+        Raises:
+            UsageError: every rule the table breaks, one a line, with server, device, value and remedy.
+        """
+        problems = list(_problems(self, rank_size))
+        if problems:
+            lines = "".join(f"\n  - {problem}" for problem in problems)
+            raise UsageError(f"rank table {self.source} cannot be used:{lines}")
+
+
+def _problems(table: RankTable, rank_size: int) -> Iterator[str]:
     """Every rule that the table breaks for a job of `rank_size` ranks, with value and remedy."""
     if table.status != COMPLETED:
         yield (

@@ -208,7 +208,7 @@ def test_pods_of_one_server_in_the_old_form_are_one_server(save):
 def test_a_written_table_is_version_1_of_strings_and_reads_back(tmp_path):
     path = str(tmp_path / "folder" / "rank_table.json")
     made = rank_table.from_hccn_conf(HCCN_CONF, [4, 5], "10.0.0.1")
-    made.write(path)
+    rank_table.write(made, path)
     with open(path) as file:
         values = json.load(file)
     assert values["version"] == "1.0"

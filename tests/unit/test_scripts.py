@@ -270,7 +270,7 @@ def test_a_volcano_pod_finds_its_ranks(volcano, tmp_path, monkeypatch):
     servers = [rank_table.from_hccn_conf("".join(f"address_{d}=192.0.2.{8 * s + d}\n" for d in range(8)),
                                          range(8), f"198.51.100.{s}", first_rank=8 * s).servers[0]
                for s in range(1, -1, -1)]
-    rank_table.RankTable(servers=tuple(servers), source="").write(str(initial))
+    rank_table.write(rank_table.RankTable(servers=tuple(servers), source=""), str(initial))
     monkeypatch.setattr(job_table, "MOUNTED_TABLE", str(initial))
     sources = {entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container["env"]}
     facts = {"status.hostIP": "198.51.100.1", "metadata.name": "densenet121-worker-1",
