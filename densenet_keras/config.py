@@ -85,6 +85,11 @@ class Config:
                     raise UsageError(f"{group}.{name} {json.dumps(value)}: {error}") from error
         return Config.defaults(command).replace(**changes)
 
+    @property
+    def trains(self) -> bool:
+        """Whether the command trains, rather than evaluating checkpoints that are there."""
+        return self.command != EVALUATE and self.run.mode != "evaluate"
+
     def get(self, name: str) -> Any:
         """The value of one setting; KeyError if there is none of that name."""
         return getattr(getattr(self, group_of(name)), name)

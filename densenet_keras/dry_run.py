@@ -13,7 +13,7 @@ from typing import Any, Callable, List, Mapping, NamedTuple, Tuple
 
 from densenet_keras import backends, schedule
 from densenet_keras.backends import adapter, loop_plan, npu_flags, npu_options
-from densenet_keras.config import EVALUATE, Config
+from densenet_keras.config import Config
 from densenet_keras.data import records
 from densenet_keras.errors import EXIT_DONE, EXIT_USAGE, RunError, UsageError
 from densenet_keras.topology import Topology
@@ -51,7 +51,7 @@ def run(config: Config, environ: Mapping[str, str]) -> int:
 
 def _options(config: Config) -> List[str]:
     npu_flags.validate(config)
-    length = loop_plan.choose(_plan(config), 0).length if _trains(config) else 1
+    length = loop_plan.choose(_plan(config), 0).length if config.trains else 1
     options = npu_options.session_options(config, 0, length)
     lines = [f"{key} ({field}) = {value}" for key, (field, value) in options.items()]
     if config.device.rank_size > 1 and any("rank_0" in str(value) for _, value in options.values()):
@@ -73,7 +73,7 @@ def _environments(config: Config, environ: Mapping[str, str]) -> List[str]:
 
 
 def _steps(config: Config) -> List[str]:
-    if not _trains(config):
+    if not config.trains:
         return ["no training: one batch in each session.run"]
     plan = _plan(config)
     chosen = loop_plan.choose(plan, 0)
@@ -100,7 +100,7 @@ def _graph(config: Config) -> List[str]:
 
     backend = AscendBackend(config, topology, _stand_ins())
     plan = _plan(config)
-    if _trains(config):
+    if config.trains:
         backend.plan_steps(plan, 0)
     with tf.Graph().as_default() as graph:
         graphs, variables = _build(config, backend, plan)
@@ -186,7 +186,7 @@ def _build(
     # What feeds the iterator stays on the host, so any images do.
     inputs = Inputs(config.replace(synthetic_data=True), backend.topology, train=True, evaluate=True)
     watchdog = Watchdog(config.device.first_step_timeout_seconds, config.device.step_timeout_seconds)
-    if not _trains(config):
+    if not config.trains:
         validation, _, _ = runs.build_evaluation(config, inputs, backend, watchdog, False)
         return [("evaluation", list(validation.sums))], list(validation.model.weights)
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
@@ -226,14 +226,10 @@ def _stand_ins() -> adapter.Adapter:
     )
 
 
-def _trains(config: Config) -> bool:
-    return config.command != EVALUATE and config.run.mode != "evaluate"
-
-
 def _plan(config: Config) -> schedule.RunPlan:
     sizes = _IMAGENET
     if not config.data.synthetic_data and os.path.isdir(config.data.data_dir):
-        train = len(records.open_split(config.data.data_dir, records.TRAIN)) if _trains(config) else 0
+        train = len(records.open_split(config.data.data_dir, records.TRAIN)) if config.trains else 0
         evaluates = config.run.mode != "train"
         validation = len(records.open_split(config.data.data_dir, records.VALIDATION)) if evaluates else 0
         sizes = (train, validation)

@@ -6,7 +6,7 @@ import re
 from typing import List, NamedTuple, Optional
 
 from densenet_keras.backends import adapter, npu_options
-from densenet_keras.config import TRAINING, Config
+from densenet_keras.config import Config
 from densenet_keras.errors import UsageError
 
 _MOST_SEGMENTS = 8
@@ -86,8 +86,7 @@ def notes(config: Config) -> List[str]:
     """What a user of these flags should know, a sentence each."""
     flags = config.ascend
     texts = []
-    trains = config.command in TRAINING and config.run.mode != "evaluate"
-    if trains and flags.loss_scale == "none" and flags.precision_mode == adapter.MIXED_PRECISION:
+    if config.trains and flags.loss_scale == "none" and flags.precision_mode == adapter.MIXED_PRECISION:
         texts.append(
             "float16 overflow saturates on this hardware, no NaN appears, and --loss_scale none does not "
             "look for it; --loss_scale 1 skips and counts steps that overflow without scaling anything"
@@ -97,7 +96,7 @@ def notes(config: Config) -> List[str]:
     if flags.gradient_split and config.device.rank_size == 1:
         texts.append("--gradient_split changes nothing with one rank")
     records = flags.profiling or flags.dump or flags.overflow_debug
-    if trains and records and config.run.iterations_per_loop > 10:
+    if config.trains and records and config.run.iterations_per_loop > 10:
         texts.append(
             "a profile or a dump covers every iteration on the device; a small --iterations_per_loop and few "
             "steps keep it readable"

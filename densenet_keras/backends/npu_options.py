@@ -14,7 +14,7 @@ from collections import OrderedDict
 from typing import Any, Dict, List, Tuple, Union
 
 from densenet_keras.backends import adapter
-from densenet_keras.config import EVALUATE, Config
+from densenet_keras.config import Config
 from densenet_keras.errors import UsageError
 
 Value = Union[bool, int, str]
@@ -37,13 +37,12 @@ def session_options(config: Config, rank: int, iterations_per_loop: int = 1) -> 
         UsageError: a flag, or an --npu_option, is wrong or contradicts another.
     """
     flags = config.ascend
-    evaluates = config.command == EVALUATE or config.run.mode == "evaluate"
     options: Options = OrderedDict()
     options["use_off_line"] = ("b", True)
     options["enable_data_pre_proc"] = ("b", True)
     options["mix_compile_mode"] = ("b", False)
     options["iterations_per_loop"] = ("i", iterations_per_loop)
-    options["graph_run_mode"] = ("i", 0 if evaluates else 1)
+    options["graph_run_mode"] = ("i", 1 if config.trains else 0)
     for key in adapter.PLAIN_FLAGS:
         value = getattr(flags, key)
         options[key] = ("b", value) if isinstance(value, bool) else ("s", value)
