@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +18,7 @@ from densenet_keras import checkpoint_files
 from densenet_keras.checkpoint_files import Checkpoint, list_checkpoints, newest, resolve
 from densenet_keras.errors import RunError, UsageError
 
-__all__ = ["BodyReport", "Checkpoint", "Saver", "list_checkpoints", "newest", "resolve"]
+__all__ = ["BodyReport", "Checkpoint", "Saver", "find_resumable", "list_checkpoints", "newest", "resolve"]
 
 GLOBAL_STEP = "global_step"
 
@@ -28,6 +28,41 @@ class BodyReport(NamedTuple):
 
     loaded: List[str]
     fresh: List[str]  # excluded by prefix, left as initialised
+
+
+class Resumable(NamedTuple):
+    """The checkpoint to continue a run from."""
+
+    path: str
+    step: int
+    damaged: Tuple[Tuple[str, str], ...] = ()  # newer ones that cannot be read: path and reason
+
+
+def find_resumable(log_dir: str) -> Optional[Resumable]:
+    """The newest checkpoint of the run in `log_dir` whose every byte can be read; None if it has none at all.
+
+    The same on all ranks that see the same files.
+
+    Raises:
+        RunError: there are checkpoints, and all are damaged: a run must not start afresh over them.
+    """
+    damaged: List[Tuple[str, str]] = []
+    for each in reversed(checkpoint_files.of_run(log_dir)):
+        try:
+            with _reading(each.path) as reader:
+                for name in reader.get_variable_to_shape_map():
+                    reader.get_tensor(name)
+        except _Damaged as error:
+            damaged.append((each.path, error.reason))
+            continue
+        return Resumable(each.path, each.step, tuple(damaged))
+    if damaged:
+        path, reason = damaged[0]
+        raise RunError(
+            f"none of the {len(damaged)} checkpoints in {log_dir} can be read; of {path}: {reason}. "
+            "Check the disk, copy them back, or choose another --log_dir to start afresh"
+        )
+    return None
 
 
 class Saver:
@@ -122,8 +157,8 @@ class Saver:
             if missing:
                 raise UsageError(
                     f"checkpoint {path} holds no {_several(missing)}; it is of another model or another "
-                    "program. Continue with the settings it was trained with, or start from it with "
-                    "--restore_path into a new --log_dir"
+                    "program. Give the --model and the sizes it was trained with (a run.json beside it would "
+                    "tell), or start from it with --restore_path into a new --log_dir"
                 )
             present = [n for n in self._names if n in shapes]
             self._check_shapes(path, shapes, present, "give the --model settings it was trained with")
@@ -202,16 +237,23 @@ class Saver:
         session.run(self._assign, feed_dict=dict(zip(self._values, values)))
 
 
+class _Damaged(RunError):
+    """A checkpoint that cannot be read."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"checkpoint {path} cannot be read, it is damaged or incomplete ({reason}); give another"
+        )
+        self.reason = reason
+
+
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[tf.compat.v1.train.NewCheckpointReader]:
     """A reader of checkpoint `path`; what TensorFlow raises on a bad file becomes a RunError."""
     try:
         yield tf.train.load_checkpoint(path)
     except (tf.errors.OpError, ValueError) as error:
-        raise RunError(
-            f"checkpoint {path} cannot be read, it is damaged or incomplete ({_first_line(error)}); delete "
-            f"{path}.* to go on with the one before, or give another"
-        ) from error
+        raise _Damaged(path, _first_line(error)) from error
 
 
 def read_step(path: str) -> int:

@@ -16,6 +16,7 @@ from densenet_keras.errors import UsageError
 
 BASENAME = "model.ckpt"
 STATE_FILE = "checkpoint"
+SET_ASIDE = "damaged-"  # before the names of files that are kept, but are no checkpoint any more
 _TEMPORARY = "saving.tmp"
 
 _STEP = re.compile(r"-(\d+)$")
@@ -49,10 +50,23 @@ def missing_files(path: str) -> List[str]:
 def newest(log_dir: str) -> Optional[Tuple[str, int]]:
     """Path and step of the newest whole checkpoint that a run left in `log_dir`; None if there is none.
 
-    Incomplete ones are skipped with a warning.
+    Its files exist; whether they can be read is `checkpoint.find_resumable`'s matter.
     """
-    found = _in_folder(log_dir, own=True)
+    found = _in_folder(log_dir, own=True, warn=False)
     return (found[-1].path, found[-1].step) if found else None
+
+
+def of_run(log_dir: str) -> List[Checkpoint]:
+    """The whole checkpoints that a run left in `log_dir`, by step; incomplete ones give a warning."""
+    return _in_folder(log_dir, own=True)
+
+
+def set_aside(path: str) -> None:
+    """Takes checkpoint `path` out of its run, under another name, so that it does not count as the newest."""
+    folder, name = os.path.split(path)
+    for file in [name + ".index", *_data_files(folder, name)]:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(os.path.join(folder, file), os.path.join(folder, SET_ASIDE + file))
 
 
 def list_checkpoints(path: str) -> List[Checkpoint]:
@@ -92,17 +106,18 @@ def _named(path: str) -> Checkpoint:
     return _checkpoint(prefix)
 
 
-def _in_folder(folder: str, own: bool) -> List[Checkpoint]:
+def _in_folder(folder: str, own: bool, warn: bool = True) -> List[Checkpoint]:
     found = []
     for name in _listdir(folder):
-        if not name.endswith(".index") or name.startswith(_TEMPORARY):
+        if not name.endswith(".index") or name.startswith((_TEMPORARY, SET_ASIDE)):
             continue
         prefix = os.path.join(folder, name[: -len(".index")])
         if own and not re.match(re.escape(BASENAME) + r"-\d+\.index$", name):
             continue
         missing = missing_files(prefix)
-        if missing:
+        if missing and warn:
             _log.warning("checkpoint %s is passed over: %s does not exist", prefix, missing[0])
+        if missing:
             continue
         found.append(_checkpoint(prefix))
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.path))
@@ -164,10 +179,13 @@ def write_state(folder: str, keep: int) -> None:
 def _delete(prefix: str) -> None:
     """Deletes a checkpoint, its index first: what remains if this is cut short is none."""
     folder, name = os.path.split(prefix)
-    data = [other for other in _listdir(folder) if _DATA.search(other) and _DATA.sub("", other) == name]
-    for file in (name + ".index", *data):
+    for file in [name + ".index", *_data_files(folder, name)]:
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, file))
+
+
+def _data_files(folder: str, name: str) -> List[str]:
+    return [other for other in _listdir(folder) if _DATA.search(other) and _DATA.sub("", other) == name]
 
 
 def _remove_leftovers(folder: str) -> None:

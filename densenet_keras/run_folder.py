@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -13,6 +14,7 @@ from densenet_keras.errors import UsageError
 
 RUN_JSON = "run.json"
 EVALUATE_JSON = "evaluate.json"
+NEXT_JSON = os.path.join("rank_logs", "next.json")
 
 
 def folder_of(path: str) -> str:
@@ -42,18 +44,33 @@ def continued_run(config: Config) -> Optional[Config]:
 
 
 def write_configuration(config: Config) -> str:
-    """Puts `config` into its run folder, whole or not at all; returns the path.
+    """Puts `config` into its run folder as that of the run; returns the path. See `write_request`."""
+    return _write(config, EVALUATE_JSON if config.command == EVALUATE else RUN_JSON)
+
+
+def write_request(config: Config) -> str:
+    """Puts `config` into its run folder, whole or not at all, for its ranks to read; returns the path.
+
+    Where a run would be continued, its run.json stays as it is until training goes on: the command may
+    still fail, or find nothing to train.
 
     Raises:
         UsageError: the folder cannot be written.
     """
-    name = EVALUATE_JSON if config.command == EVALUATE else RUN_JSON
+    if continued_run(config) is not None:
+        return _write(config, NEXT_JSON)
+    return write_configuration(config)
+
+
+def _write(config: Config, name: str) -> str:
     path = os.path.join(config.run.log_dir, name)
+    temporary = None
     try:
-        os.makedirs(config.run.log_dir, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            "w", dir=config.run.log_dir, prefix=f".{name}.", delete=False, encoding="utf-8"
+            "w", dir=os.path.dirname(path), prefix=".new.", delete=False, encoding="utf-8"
         ) as file:
+            temporary = file.name
             json.dump(config.to_json(), file, indent=2)
             file.write("\n")
             file.flush()
@@ -61,8 +78,11 @@ def write_configuration(config: Config) -> str:
         os.chmod(file.name, 0o644)  # temporary files are private, this one is for others to read
         os.replace(file.name, path)
     except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
         raise UsageError(
             f"--log_dir {config.run.log_dir}: cannot be written ({error.strerror}); "
-            "choose a folder that you may write to"
+            "make room, or choose a folder that you may write to"
         ) from error
     return path

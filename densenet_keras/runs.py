@@ -11,18 +11,27 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
-from densenet_keras import backends, checkpoint, loop, run_folder, schedule, steps, user_callbacks
+from densenet_keras import (
+    backends,
+    checkpoint,
+    checkpoint_files,
+    loop,
+    run_folder,
+    schedule,
+    steps,
+    user_callbacks,
+)
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.callbacks import (
     CheckpointSaver,
     Console,
     CosineLearningRate,
     Evaluate,
-    Metrics,
     ProgressBar,
     StopOnNonFinite,
     TensorBoard,
     Throughput,
+    metrics,
 )
 from densenet_keras.callbacks.evaluation import TABLE_HEADER, format_utc, table_row
 from densenet_keras.config import EVALUATE, Config
@@ -72,9 +81,15 @@ def train(
     user_callbacks.check(callbacks, "callbacks")
     inputs = Inputs(config, topology, train=True, evaluate=config.run.mode == "train_and_evaluate")
     plan = schedule.plan(config, inputs.train_images, inputs.eval_images)
-    resumed = checkpoint.newest(config.run.log_dir)
-    first_step = resumed[1] if resumed else 0
-    if first_step >= plan.total_steps:
+    resumed = checkpoint.find_resumable(config.run.log_dir)
+    first_step = resumed.step if resumed else 0
+    # An evaluation comes after its checkpoint, so a run may have ended between them.
+    missed = (
+        first_step > 0
+        and plan.evaluates_at(first_step)
+        and not metrics.holds_evaluation(config.run.log_dir, first_step)
+    )
+    if first_step >= plan.total_steps and not missed:
         if topology.is_primary:
             print(
                 f"{config.run.log_dir} already holds step {first_step} of {plan.total_steps}: nothing to "
@@ -82,8 +97,6 @@ def train(
             )
         return first_step
 
-    if topology.is_primary:
-        run_folder.write_configuration(config)
     backend = backends.create(config, topology)
     backend.plan_steps(plan, first_step)
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
@@ -107,9 +120,12 @@ def train(
             backend.prepare_steps(session, nodes.step, plan, first_step)
             graph.finalize()
         if topology.is_primary:
+            run_folder.write_configuration(config)
             _write_json(os.path.join(config.run.log_dir, PLAN_FILE), dataclasses.asdict(plan))
+            for path, _ in resumed.damaged if resumed else ():
+                checkpoint_files.set_aside(path)
         headline = _headline(config, plan, origin)
-        ours = _callbacks(session, nodes, backend, plan, first_step, headline, watchdog, interactive)
+        ours = _callbacks(session, nodes, backend, plan, first_step, missed, headline, watchdog, interactive)
         with naming_bad_records():
             return loop.run(
                 session=session,
@@ -195,6 +211,7 @@ def _callbacks(
     backend: Backend,
     plan: RunPlan,
     first_step: int,
+    missed: bool,
     headline: str,
     watchdog: Watchdog,
     interactive: bool,
@@ -213,13 +230,14 @@ def _callbacks(
         console = Console(config.run.log_dir, config.run.log_name)
         for line in (headline, *backend.notes()):
             console.write(line)
-        metrics = Metrics(config.run.log_dir, first_step)
+        metrics_file = metrics.Metrics(config.run.log_dir, first_step)
         tensorboard = TensorBoard(config.run.log_dir, first_step)
-        ordered += [console, metrics, tensorboard, ProgressBar(plan, first_step, interactive)]
-        reports = [console.evaluation, metrics.evaluation, tensorboard.evaluation]
+        ordered += [console, metrics_file, tensorboard, ProgressBar(plan, first_step, interactive)]
+        reports = [console.evaluation, metrics_file.evaluation, tensorboard.evaluation]
     ordered.append(CheckpointSaver(plan, save))
     if nodes.validation is not None:
-        ordered.append(Evaluate(plan, functools.partial(nodes.validation.run, session), reports))
+        run = functools.partial(nodes.validation.run, session)
+        ordered.append(Evaluate(plan, run, reports, missed_step=first_step if missed else None))
     return ordered
 
 
@@ -303,12 +321,16 @@ def build_evaluation(
 
 
 def _restore(
-    session: tf.compat.v1.Session, nodes: Training, config: Config, resumed: Optional[Tuple[str, int]]
+    session: tf.compat.v1.Session, nodes: Training, config: Config, resumed: Optional[checkpoint.Resumable]
 ) -> str:
     """Gives the variables their first values; returns in words where they come from."""
     if resumed:
-        nodes.saver.restore(session, resumed[0])
-        return f"continuing from {resumed[0]}"
+        nodes.saver.restore(session, resumed.path)
+        damaged = "".join(
+            f"; {path} is damaged ({reason}) and is set aside as {checkpoint_files.SET_ASIDE}*"
+            for path, reason in resumed.damaged
+        )
+        return f"continuing from {resumed.path}{damaged}"
     if not config.run.restore_path:
         return "starting from random weights"
     path = checkpoint.resolve(config.run.restore_path)

@@ -39,17 +39,24 @@ class Evaluate(tf.keras.callbacks.Callback):
         plan: RunPlan,
         evaluate: Callable[[int], EvalResult],
         reports: Sequence[Report] = (),
+        missed_step: Optional[int] = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
             evaluate: given the global step, the result over all ranks, equal on each.
+            missed_step: the step that training continues from, if its evaluation is still to be made.
             reports: called with each result; empty on all ranks but the primary.
         """
         super().__init__()
         self._plan = plan
         self._evaluate, self._reports, self._clock = evaluate, reports, clock
+        self._missed_step = missed_step
         self._evaluated_step: Optional[int] = None
+
+    def on_train_begin(self, logs: Optional[StepLogs] = None) -> None:
+        if self._missed_step is not None:
+            self._run(self._missed_step)
 
     def on_epoch_end(self, epoch: int, logs: StepLogs) -> None:
         step = logs.progress.step

@@ -48,6 +48,15 @@ class Metrics(tf.keras.callbacks.Callback):
         self._file.flush()
 
 
+def holds_evaluation(log_dir: str, step: int) -> bool:
+    """Whether the metrics.jsonl in `log_dir` has a line of the evaluation of `step`."""
+    path = os.path.join(log_dir, FILE_NAME)
+    if not os.path.exists(path):
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return any('"top1"' in line and _step(line) == step for line in file)
+
+
 def drop_after(path: str, step: int) -> None:
     """Removes the lines of later steps than `step`, and what a kill left of a line."""
     if not os.path.exists(path):

@@ -48,11 +48,11 @@ def launch(
     config = topology.adopt_rank_size(config, os.environ)
     if topology.in_place(os.environ):
         if Topology.from_environment(os.environ, config).is_primary:
-            run_folder.write_configuration(config)
+            run_folder.write_request(config)
         from densenet_keras.launch import worker
 
         return worker.run_configuration(config)
-    path = run_folder.write_configuration(config)
+    path = run_folder.write_request(config)
     command = command or [sys.executable, "-m", "densenet_keras.launch.worker"]
     ported = config.device.rank_size > 1 and backends.needs_addresses(config)
     with reserved_ports(config.device.rank_size if ported else 0) as ports:

@@ -193,3 +193,20 @@ def test_a_record_that_is_damaged_after_the_check_is_named_without_a_traceback(t
     assert f"error: {shard}: record 0 at byte 0" in output
     assert "intact when the index was built" in output
     assert "Traceback" not in output
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(data_dir, tmp_path):
+    """On two ranks; the evaluation of the end, which the first run did not get to, is made up for."""
+    command = (
+        "train_keras.py", "--rank_size", 2, "--model", "densenet_tiny", "--data_dir", data_dir, "--log_dir",
+        tmp_path, "--batch_size", 4, "--save_checkpoints_steps", 2,
+    )
+    commands.run(*command, "--max_train_steps", 4, "--mode", "train")
+    with open(str(tmp_path / "model.ckpt-4.data-00000-of-00001"), "r+b") as file:
+        file.truncate(100)
+    output = commands.run(*command, "--max_train_steps", 2)
+    assert "continuing from" in output
+    assert "model.ckpt-4 is damaged" in output
+    assert [line["step"] for line in commands.metrics(tmp_path)[1]] == [2]
+    assert (tmp_path / "damaged-model.ckpt-4.index").exists()
+    assert "nothing to train" in commands.run(*command, "--max_train_steps", 2)

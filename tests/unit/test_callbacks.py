@@ -21,6 +21,7 @@ from densenet_keras.callbacks import (
 )
 from densenet_keras.callbacks.console import log_line
 from densenet_keras.callbacks.evaluation import TABLE_HEADER, table_row
+from densenet_keras.callbacks.metrics import holds_evaluation
 from densenet_keras.config import OptimizerConfig
 from densenet_keras.errors import RunError
 from densenet_keras.evaluation import EvalResult
@@ -286,6 +287,24 @@ class TestEvaluate:
 
     def test_evaluates_the_end_once(self):
         assert self.evaluated(toy.plan(20, eval_interval_steps=20)) == [20]
+
+    def test_makes_up_for_an_evaluation_that_an_earlier_run_did_not_reach(self):
+        steps = []
+        evaluate = Evaluate(
+            toy.plan(40, eval_interval_steps=20), lambda step: steps.append(step) or RESULT, missed_step=20
+        )
+        toy.run(toy.plan(40, eval_interval_steps=20), [evaluate], first_step=20)
+        assert steps == [20, 40]
+
+    def test_metrics_tell_which_evaluations_were_made(self, tmp_path):
+        assert not holds_evaluation(str(tmp_path), 5)
+        metrics = Metrics(str(tmp_path), 0)
+        metrics.on_train_batch_end(4, StepLogs({"images_per_second": 1.0}, Progress(5, 1.0, 5, 5, 1.0, 0.0)))
+        assert not holds_evaluation(str(tmp_path), 5)
+        metrics.evaluation(5, 1.0, RESULT, "2020-06-20 18:06:06")
+        metrics.close()
+        assert holds_evaluation(str(tmp_path), 5)
+        assert not holds_evaluation(str(tmp_path), 4)
 
     def test_evaluates_where_a_callback_stops_training(self):
         stopper = tf.keras.callbacks.LambdaCallback()

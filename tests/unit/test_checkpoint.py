@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from densenet_keras import checkpoint
+from densenet_keras import checkpoint, checkpoint_files
 from densenet_keras.errors import RunError, UsageError
 
 ROOT = str(pathlib.Path(__file__).resolve().parents[2])
@@ -157,6 +157,7 @@ def test_an_incomplete_checkpoint_is_passed_over(tmp_path, caplog):
     older, newer = net.save(5), net.save(6)
     os.remove(newer + ".data-00000-of-00001")
     assert checkpoint.newest(str(tmp_path)) == (older, 5)
+    assert checkpoint.find_resumable(str(tmp_path)) == (older, 5, ())
     assert "model.ckpt-6" in caplog.text
     os.remove(older + ".index")
     assert checkpoint.newest(str(tmp_path)) is None
@@ -210,6 +211,30 @@ def test_damage_is_a_run_error_that_names_the_file(tmp_path, part):
     with pytest.raises(RunError, match=r"model\.ckpt-5 cannot be read"):
         net.saver.restore(net.session, path)
     assert_same(net.values(), before)
+
+
+@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+def test_a_run_goes_on_from_the_newest_checkpoint_that_is_undamaged(tmp_path, part):
+    net = Net(tmp_path, keep=1)
+    newer = net.save(6)
+    flip_byte(newer + "." + part, 10)
+    older = Net(tmp_path, keep=0).save(5)
+    found = checkpoint.find_resumable(str(tmp_path))
+    assert found[:2] == (older, 5)
+    assert [path for path, _ in found.damaged] == [newer]
+    checkpoint_files.set_aside(newer)
+    assert checkpoint.find_resumable(str(tmp_path)) == (older, 5, ())
+    net.save(5)
+    assert checkpoint.newest(str(tmp_path)) == (older, 5), "a damaged one does not count as the one to keep"
+    aside = sorted(name for name in names_in(tmp_path) if name.startswith("damaged-"))
+    assert aside == [f"damaged-model.ckpt-6.{suffix}" for suffix in ("data-00000-of-00001", "index")]
+
+
+def test_a_run_does_not_start_afresh_over_damaged_checkpoints(tmp_path):
+    assert checkpoint.find_resumable(str(tmp_path)) is None
+    flip_byte(Net(tmp_path).save(6) + ".index", 10)
+    with pytest.raises(RunError, match=r"none of the 1 checkpoints .*model\.ckpt-6"):
+        checkpoint.find_resumable(str(tmp_path))
 
 
 def test_broken_weights_are_not_saved(tmp_path):

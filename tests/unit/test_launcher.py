@@ -73,6 +73,30 @@ def test_configuration_is_left_in_the_run_folder(tmp_path):
     assert sorted(os.listdir(os.path.dirname(path))) == ["evaluate.json", "run.json"]
 
 
+def test_a_run_that_may_be_continued_keeps_its_configuration_until_it_is(tmp_path):
+    config = Config().replace(log_dir=str(tmp_path), backend="tensorflow")
+    first = run_folder.write_request(config)
+    assert first == str(tmp_path / "run.json")
+    for name in ("model.ckpt-5.index", "model.ckpt-5.data-00000-of-00001"):
+        (tmp_path / name).write_bytes(b"")
+    changed = config.replace(lr=0.5)
+    request = run_folder.write_request(changed)
+    assert configuration.load(request) == changed
+    assert configuration.load(first) == config
+    run_folder.write_configuration(changed)
+    assert configuration.load(first) == changed
+
+
+def test_a_full_disk_leaves_no_part_of_a_configuration(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UsageError, match="No space left on device"):
+        run_folder.write_configuration(EIGHT.replace(log_dir=str(tmp_path)))
+    assert not os.listdir(str(tmp_path))
+
+
 def test_run_folder_that_cannot_be_made_is_a_usage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--log_dir .*file"):
