@@ -34,9 +34,9 @@ def run(script, *arguments, code=0, timeout_seconds=300, cwd=None, **more):
     return output
 
 
-def start(script, *arguments, **more):
-    """Starts `script` in the background; its output goes to `process.stdout`."""
-    command = [sys.executable, os.path.join(ROOT, script), *map(str, arguments)]
+def start(script, *arguments, prefix=(), **more):
+    """Starts `script`, by way of the command `prefix`, in the background; its output is `process.stdout`."""
+    command = [*prefix, sys.executable, os.path.join(ROOT, script), *map(str, arguments)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(**more)
     )

@@ -1,7 +1,11 @@
 """Several real rank processes: they agree on everything, and they end together."""
 
+import contextlib
+import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -82,32 +86,84 @@ def test_no_rank_survives_a_killed_launcher(data_dir, tmp_path):
         time.sleep(0.1)
 
 
-def test_ranks_that_tf_config_describes_find_each_other_on_two_addresses(data_dir, tmp_path):
-    """TensorFlow's own convention for several hosts, here on two loopback addresses."""
-    import json
-    import socket
+@contextlib.contextmanager
+def two_network_namespaces():
+    """Two hosts on one cable, as (command that runs another there, address); needs root."""
+    names = [f"densenet{os.getpid()}{side}" for side in "ab"]
+    addresses = ["10.213.77.1", "10.213.77.2"]
 
-    ports = []
-    for host in ("127.0.0.1", "127.0.0.2"):
-        with socket.socket() as free:
-            free.bind((host, 0))
-            ports.append(f"{host}:{free.getsockname()[1]}")
-    processes = []
-    for rank in range(2):
-        cluster = {"cluster": {"worker": ports}, "task": {"type": "worker", "index": rank}}
-        processes.append(
-            commands.start(
-                "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", tmp_path, "--batch_size", 4,
-                "--max_epochs", 1, TF_CONFIG=json.dumps(cluster),
-            )
-        )
-    outputs = []
-    for process in processes:
+    def ip(*arguments):
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ends = [("name", "eth0", "netns", name) for name in names]
+        ip("link", "add", *ends[0], "type", "veth", "peer", *ends[1])
+        for name, address in zip(names, addresses):
+            ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
+            for device in ("lo", "eth0"):
+                ip("-n", name, "link", "set", device, "up")
+            ip("netns", "exec", name, "true")
+        yield [(("ip", "netns", "exec", name), address) for name, address in zip(names, addresses)]
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], stderr=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture
+def two_hosts():
+    """Two network namespaces where this machine lets them be made, else two loopback addresses."""
+    with contextlib.ExitStack() as stack:
         try:
-            outputs.append(process.communicate(timeout=120)[0].decode("utf-8", "replace"))
-        except subprocess.TimeoutExpired:
+            hosts = stack.enter_context(two_network_namespaces())
+        except (OSError, subprocess.CalledProcessError):
+            hosts = [((), "127.0.0.1"), ((), "127.0.0.2")]
+        yield hosts
+
+
+def test_ranks_that_tf_config_describes_find_each_other_on_two_hosts(two_hosts, data_dir, tmp_path):
+    """TensorFlow's own convention for several hosts."""
+    ports = []
+    for prefix, host in two_hosts:
+        port = 2222
+        if not prefix:
+            with socket.socket() as free:
+                free.bind((host, 0))
+                port = free.getsockname()[1]
+        ports.append(f"{host}:{port}")
+    processes = []
+    try:
+        for rank, (prefix, _) in enumerate(two_hosts):
+            cluster = {"cluster": {"worker": ports}, "task": {"type": "worker", "index": rank}}
+            processes.append(
+                commands.start(
+                    "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", tmp_path, "--batch_size", 4,
+                    "--max_epochs", 1, prefix=prefix, TF_CONFIG=json.dumps(cluster),
+                )
+            )
+        outputs = [p.communicate(timeout=120)[0].decode("utf-8", "replace") for p in processes]
+    finally:
+        for process in processes:
             process.kill()
-            raise
+            process.wait()
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert "2 ranks x batch 4" in outputs[0]
+    assert os.path.exists(str(tmp_path / "model.ckpt-8.index"))
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun on this machine")
+def test_ranks_that_mpirun_started_find_each_other(data_dir, tmp_path):
+    mpirun = ("mpirun", "-np", "2", "--allow-run-as-root", "--oversubscribe")
+    process = commands.start(
+        "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", tmp_path, "--batch_size", 4,
+        "--max_epochs", 1, prefix=mpirun,
+    )
+    try:
+        output = process.communicate(timeout=120)[0].decode("utf-8", "replace")
+    finally:
+        process.terminate()  # mpirun then ends its ranks
+        process.wait()
+    assert process.returncode == 0, output
+    assert "2 ranks x batch 4" in output
     assert os.path.exists(str(tmp_path / "model.ckpt-8.index"))
