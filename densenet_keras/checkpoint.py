@@ -256,19 +256,6 @@ def _reading(path: str) -> Iterator[tf.compat.v1.train.NewCheckpointReader]:
         raise _Damaged(path, _first_line(error)) from error
 
 
-def read_step(path: str) -> int:
-    """The global step that checkpoint `path` holds.
-
-    Raises:
-        RunError: it cannot be read or is damaged.
-        UsageError: it holds none.
-    """
-    with _reading(path) as reader:
-        if not reader.has_tensor(GLOBAL_STEP):
-            raise UsageError(f"checkpoint {path} holds no {GLOBAL_STEP}; it was not written by training")
-        return int(reader.get_tensor(GLOBAL_STEP))
-
-
 def _several(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

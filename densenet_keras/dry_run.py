@@ -111,7 +111,7 @@ def _graph(config: Config) -> List[str]:
         f"checked: {len(graph.get_operations())} operations, none that the device lacks (without gradient "
         "exchange and overflow status, which the adapter builds)"
     ]
-    return lines + _memory_lines(memory, config)
+    return lines + _memory_lines(memory)
 
 
 class Memory(NamedTuple):
@@ -155,7 +155,7 @@ def estimate_memory(graph: Any, model_variables: List[Any], config: Config) -> M
     return Memory(parameters, trains, trains, activations, batch)
 
 
-def _memory_lines(memory: Memory, config: Config) -> List[str]:
+def _memory_lines(memory: Memory) -> List[str]:
     parts = ", ".join(f"{name} {value / _GIB:.2f}" for name, value in memory._asdict().items())
     lines = [
         f"predicted memory of one device: {memory.total / _GIB:.2f} GiB = {parts}",

@@ -225,11 +225,11 @@ def _parameters(plan: RunPlan, step: Step) -> Dict[str, object]:
         "samples": plan.steps_per_epoch * plan.global_batch,
         "verbose": 1,
         "do_validation": evaluates,
-        "metrics": epoch_columns(step, evaluates),
+        "metrics": _epoch_columns(step, evaluates),
     }
 
 
-def epoch_columns(step: Step, evaluates: bool) -> List[str]:
+def _epoch_columns(step: Step, evaluates: bool) -> List[str]:
     """Names that the logs of on_epoch_end hold, those of an epoch with evaluation."""
     names = list(step.metrics)
     if evaluates:

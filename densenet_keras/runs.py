@@ -33,7 +33,7 @@ from densenet_keras.callbacks import (
     Throughput,
     metrics,
 )
-from densenet_keras.callbacks.evaluation import TABLE_HEADER, format_utc, table_row
+from densenet_keras.callbacks.evaluation import format_utc
 from densenet_keras.config import EVALUATE, Config
 from densenet_keras.data.inputs import Inputs, naming_bad_records
 from densenet_keras.errors import RunError
@@ -286,7 +286,6 @@ def evaluate(
         console = Console(config.run.log_dir, config.run.log_name) if topology.is_primary else None
         if console is not None:
             console.write(f"evaluating {len(found)} checkpoints on {inputs.eval_images} images")
-            console.write(TABLE_HEADER)
         for each in found:
             with watchdog.phase(f"restoring {each.path}", _compile_seconds(config)):
                 step = saver.restore(session, each.path)
@@ -295,7 +294,7 @@ def evaluate(
             results.append(CheckpointResult(each.path, step, epoch, **result._asdict()))
             if console is not None:
                 shown = float("nan") if epoch is None else epoch
-                console.write(table_row(step, shown, result, format_utc(each.modified_seconds)))
+                console.evaluation(step, shown, result, format_utc(each.modified_seconds))
         if console is not None:
             console.write("Finished evaluation")
             console.close()

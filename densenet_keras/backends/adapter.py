@@ -21,7 +21,6 @@ PACKAGE = "npu_bridge"
 
 # The compiler turns the graph into a loop if, and only if, a node has exactly this full name.
 LOOP_OP = "IterationOp"
-LOOP_VARIABLE_SCOPE = "npu_runconfig"
 
 # The session options travel in the parameter map of a custom optimizer of this name.
 OPTIONS_CARRIER = "NpuOptimizer"

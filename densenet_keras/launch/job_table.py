@@ -102,7 +102,7 @@ def _table_of_this_server(
             f"--rank_size {size} on one server, which communicates over 1, 2, 4 or 8 devices; for several "
             "servers give the common table with --rank_table"
         )
-    device_ids = _choose_devices(environ, machine, size)
+    device_ids = _choose_devices(machine, size)
     server_id = environ.get("HCCL_IF_IP") or next(iter(machine.addresses), "127.0.0.1")
     try:
         with open(hccn_conf_path, encoding="utf-8") as file:
@@ -119,7 +119,7 @@ def _table_of_this_server(
     return rank_table.from_hccn_conf(text, device_ids, server_id, source=hccn_conf_path)
 
 
-def _choose_devices(environ: Mapping[str, str], machine: Machine, size: int) -> List[int]:
+def _choose_devices(machine: Machine, size: int) -> List[int]:
     """The first `size` devices that may talk to one another."""
     candidates = list(machine.device_ids) or list(range(8))
     if size == 8:
