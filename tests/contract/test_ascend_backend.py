@@ -79,6 +79,19 @@ def test_the_session_carries_every_option_in_its_field():
     }]  # fmt: skip
 
 
+def test_the_session_switches_off_what_the_device_cannot_run():
+    from tensorflow.core.protobuf.config_pb2 import OptimizerOptions
+    from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+
+    config = npu_session.config_proto({"use_off_line": ("b", True)})
+    options = config.graph_options
+    assert options.rewrite_options.remapping == RewriterConfig.OFF
+    assert options.rewrite_options.memory_optimization == RewriterConfig.NO_MEM_OPT  # OFF is another mode
+    assert options.optimizer_options.global_jit_level == OptimizerOptions.OFF
+    assert config.allow_soft_placement
+    assert [carrier.name for carrier in options.rewrite_options.custom_optimizers] == ["NpuOptimizer"]
+
+
 @pytest.mark.parametrize(
     ("size", "iterations_per_loop", "expected"),
     [
