@@ -33,6 +33,9 @@ class StopFlag(Protocol):
 
     signal: int  # 0, or the number of the signal received
 
+    def let_finish(self) -> None:
+        """There is work to save from now on."""
+
     def request(self, signum: int) -> None:
         """Another rank received a signal."""
 
@@ -123,6 +126,7 @@ def _train(
         if end % plan.steps_per_epoch == 0 or end == plan.total_steps:
             epoch.end(logs.progress)
         requests = agree(STOP_TRAINING * bool(model.stop_training) + INTERRUPT * bool(stop.signal))
+        stop.let_finish()  # all ranks have something to save now
         if requests:
             # All ranks must leave the same way, whichever of them asked.
             model.stop_training = requests % INTERRUPT > 0

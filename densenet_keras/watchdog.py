@@ -30,16 +30,16 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class StopFlag:
     """A request to stop, made by a signal or by another rank.
 
-    Args:
-        patient: whether there is work to save first; otherwise the first signal ends the process.
+    Until `let_finish` is called there is nothing to save, and the first signal ends the process: nobody
+    shall wait for a graph to be built and compiled that will not be used.
 
     Attributes:
         signal: number of the signal that asked, 0 while nobody did.
     """
 
-    def __init__(self, patient: bool = True) -> None:
+    def __init__(self) -> None:
         self.signal = 0
-        self._patient = patient
+        self._patient = False
         self._received = False
 
     @property
@@ -47,13 +47,17 @@ class StopFlag:
         """Whether the run shall stop."""
         return self.signal != 0
 
+    def let_finish(self) -> None:
+        """From now on there is work to save: a first signal asks, only the second ends the process."""
+        self._patient = True
+
     def request(self, signum: int) -> None:
         """Asks to stop as if signal `signum` had come; the first request decides the exit code."""
         self.signal = self.signal or signum
 
     @contextlib.contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM request a stop; the second one received ends the process at once.
+        """SIGINT and SIGTERM request a stop or end the process; the second one received ends it at once.
 
         Only in the main thread, which must not sit in TensorFlow: handlers would not run there.
         """

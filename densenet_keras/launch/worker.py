@@ -19,7 +19,7 @@ import warnings
 from typing import Iterator, NoReturn, Optional, Set
 
 from densenet_keras import backends, config
-from densenet_keras.config import EVALUATE, Config
+from densenet_keras.config import Config
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.launch import rank_logs, rendezvous
 from densenet_keras.launch.rank_environment import CORES
@@ -53,7 +53,7 @@ def run(path: str) -> int:
 
 def run_configuration(configuration: Config) -> int:
     """As `run`, for a configuration at hand; in the main thread."""
-    stop = StopFlag(patient=configuration.command != EVALUATE)
+    stop = StopFlag()
     job = _Job(configuration, stop)
     with stop.handling_signals():
         job.start()

@@ -47,6 +47,10 @@ class ToyBackend:
 
 class Stop:
     signal = 0
+    may_finish = False
+
+    def let_finish(self):
+        self.may_finish = True
 
     def request(self, signum):
         self.signal = self.signal or signum

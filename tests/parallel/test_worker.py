@@ -22,6 +22,7 @@ from densenet_keras.errors import RunError, UsageError
 atexit.register(print, "at exit", flush=True)
 
 def wait_for_signal(stop):
+    stop.let_finish()
     print("ready", flush=True)
     while not stop.is_set:
         threading.Event().wait(0.01)
@@ -113,7 +114,7 @@ def test_signal_is_left_to_the_work(start, signum, code):
 
 
 def test_second_signal_ends_work_that_does_not_listen(start):
-    process = start(ENDLESS)
+    process = start("stop.let_finish(); " + ENDLESS)
     ready(process)
     process.send_signal(signal.SIGINT)
     assert b"stopping" in process.stderr.readline()
@@ -121,8 +122,9 @@ def test_second_signal_ends_work_that_does_not_listen(start):
     assert finish(process)[0] == 130
 
 
-def test_evaluation_has_nothing_to_save(start):
-    process = start(ENDLESS, command="evaluate")
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_work_with_nothing_to_save_yet_ends_at_the_first_signal(start, command):
+    process = start(ENDLESS, command=command)
     ready(process)
     process.send_signal(signal.SIGTERM)
     assert finish(process)[0] == 143

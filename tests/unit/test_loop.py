@@ -140,6 +140,13 @@ def test_a_signal_leaves_the_epoch_open_for_the_next_run():
     assert recorder.calls[-1][2].interrupted
 
 
+def test_there_is_something_to_save_from_the_first_chunk_on():
+    stop, may_finish = toy.Stop(), []
+    watch = Lambda(on_batch_begin=lambda batch, logs: may_finish.append(stop.may_finish))
+    toy.run(toy.plan(3), [watch], stop=stop)
+    assert may_finish == [False, True, True]
+
+
 def test_a_signal_in_the_last_chunk_changes_nothing():
     stop, recorder = toy.Stop(), Recorder()
     stop.signal = 15
