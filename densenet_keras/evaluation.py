@@ -39,6 +39,7 @@ class Validation:
         model: the model evaluated.
         iterator: over evaluation batches; to be initialised in a run of its own.
         sums: what each batch fetches.
+        host_sum: sums small vectors of this graph's ranks.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Validation:
             interactive: draw a progress bar at once; otherwise only if an evaluation takes long.
         """
         config = backend.config
-        self._host_sum, self._watchdog = host_sum, watchdog
+        self.host_sum, self._watchdog = host_sum, watchdog
         self._batches, self._images = inputs.eval_batches, inputs.eval_images
         self._timeout_seconds = float(config.device.first_step_timeout_seconds)
         self._is_primary = backend.topology.is_primary
@@ -99,7 +100,7 @@ class Validation:
                 loss += float(sums.loss)
                 self._watchdog.beat()
                 bar.update()
-            (top1, top5, images), (loss_sum,) = self._host_sum(session, counts.tolist(), [loss])
+            (top1, top5, images), (loss_sum,) = self.host_sum(session, counts.tolist(), [loss])
         if images != self._images:
             raise RunError(
                 f"evaluation saw {images} images of {self._images}; every image must count once: the "

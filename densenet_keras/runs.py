@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import os
+import zlib
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
@@ -114,7 +115,8 @@ def train(
             origin = _restore(session, nodes, config, resumed)
             if topology.size > 1:
                 session.run(nodes.synchronise)
-                _same_start(session, nodes.host_sum, first_step, topology, config)
+                here = [first_step, int(missed)]
+                _check_same_on_all_ranks(session, nodes.host_sum, topology, here, config.run.log_dir)
             with backend.placement():
                 own = user_callbacks.prepare(callbacks, nodes.model, topology.is_primary)
             backend.prepare_steps(session, nodes.step, plan, first_step)
@@ -283,6 +285,10 @@ def evaluate(
             session.run(initialise)
             session.run(validation.iterator.initializer)
             graph.finalize()
+            if topology.size > 1:
+                names = " ".join(os.path.basename(each.path) for each in found)
+                here = [len(found), zlib.crc32(names.encode()) % 2**20]
+                _check_same_on_all_ranks(session, validation.host_sum, topology, here, config.run.eval_dir)
         console = Console(config.run.log_dir, config.run.log_name) if topology.is_primary else None
         if console is not None:
             console.write(f"evaluating {len(found)} checkpoints on {inputs.eval_images} images")
@@ -339,19 +345,23 @@ def _restore(
     return f"loaded {len(report.loaded)} variables from {path}; not loaded, random: {fresh}"
 
 
-def _same_start(
+def _check_same_on_all_ranks(
     session: tf.compat.v1.Session,
     host_sum: steps.HostSum,
-    first_step: int,
     topology: Topology,
-    config: Config,
+    what: Sequence[int],
+    folder: str,
 ) -> None:
-    """Refuses to train if ranks found different checkpoints, before they wait for each other for good."""
-    total = int(host_sum(session, [first_step, 0, 0], [0.0])[0][0])
-    if total != first_step * topology.size:
+    """Refuses to go on if ranks found different checkpoints, before they wait for each other for good.
+
+    Args:
+        what: two integers that tell what this rank found in `folder`; their sums must fit int32.
+    """
+    sums = host_sum(session, [*what, 0], [0.0])[0][:2].tolist()
+    if sums != [topology.size * value for value in what]:
         raise RunError(
-            f"rank {topology.rank} found step {first_step} in {config.run.log_dir}, other ranks found "
-            "another; all ranks must see the same checkpoints: put --log_dir on a file system that all share"
+            f"rank {topology.rank} found other checkpoints in {folder} than other ranks; all ranks must see "
+            "the same: put the folder on a file system that all share, and let nothing write to it meanwhile"
         )
 
 

@@ -167,3 +167,43 @@ def test_ranks_that_mpirun_started_find_each_other(data_dir, tmp_path):
     assert process.returncode == 0, output
     assert "2 ranks x batch 4" in output
     assert os.path.exists(str(tmp_path / "model.ckpt-8.index"))
+
+
+def test_ranks_that_see_different_checkpoints_refuse_to_evaluate(data_dir, tmp_path):
+    """Two hosts whose folders of the same name are not one; otherwise they would wait for each other."""
+    commands.run(
+        "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", tmp_path / "run", "--batch_size", 8,
+        "--max_train_steps", 2, "--save_checkpoints_steps", 1,
+    )
+    folders = []
+    for rank, steps in enumerate(((1, 2), (2,))):
+        folder = tmp_path / f"host{rank}" / "run"
+        shutil.copytree(str(tmp_path / "run"), str(folder))
+        for name in os.listdir(str(folder)):
+            if name.startswith("model.ckpt-") and int(name.split("-")[1].split(".")[0]) not in steps:
+                os.remove(str(folder / name))
+        folders.append(folder)
+    ports = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for rank, folder in enumerate(folders):
+        cluster = {"cluster": {"worker": ports}, "task": {"type": "worker", "index": rank}}
+        processes.append(
+            commands.start(
+                "evaluate.py", "--eval_dir", folder, "--data_dir", data_dir, "--log_dir", tmp_path / "log",
+                "--batch_size", 4, TF_CONFIG=json.dumps(cluster),
+            )
+        )
+    outputs = [process.communicate(timeout=120)[0].decode("utf-8", "replace") for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], outputs
+    assert all("other checkpoints" in output and "Traceback" not in output for output in outputs), outputs
+
+
+def free_ports(count):
+    """Ports that were free a moment ago."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
