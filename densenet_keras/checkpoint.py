@@ -179,9 +179,16 @@ class Saver:
         not taken: training starts anew. All names and shapes are compared before anything is changed.
 
         Raises:
-            UsageError: nothing in it matches, a variable is missing, or a shape differs.
+            UsageError: a prefix matches no variable, nothing in it matches, a variable is missing, or a
+                shape differs.
             RunError: it cannot be read or is damaged.
         """
+        for prefix in exclude:
+            if prefix != GLOBAL_STEP and not any(name.startswith(prefix) for name in names):
+                raise UsageError(
+                    f"--restore_exclude {prefix}: no variable of this model begins so"
+                    f"{_nearest(prefix, dict.fromkeys(names, []))}; correct it or leave it out"
+                )
         wanted = sorted(name for name in names if not name.startswith(tuple(exclude)))
         fresh = sorted(set(names) - set(wanted))
         with _reading(path) as reader:
@@ -263,7 +270,7 @@ def _several(names: Sequence[str]) -> str:
 
 def _nearest(name: str, candidates: Dict[str, List[int]]) -> str:
     close = difflib.get_close_matches(name, list(candidates), n=1)
-    return f" (nearest name in it: {close[0]})" if close else ""
+    return f" (the nearest is {close[0]})" if close else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -88,9 +88,22 @@ def _check_continued_run(config: Config, environ: Mapping[str, str]) -> None:
         for name in REPORTED
         if config.get(name) != stored.get(name)
     ]
-    is_primary = not in_place(environ) or Topology.from_environment(environ, config).is_primary
-    if changes and is_primary:
+    if _global_batch(config) != _global_batch(stored):
+        changes.append(
+            f"global batch {_global_batch(stored)} -> {_global_batch(config)} images, so that the steps done "
+            "count as another number of epochs"
+        )
+    if changes and _speaks(config, environ):
         print(f"note: continuing the run in {log_dir} with changes: {', '.join(changes)}", file=sys.stderr)
+
+
+def _speaks(config: Config, environ: Mapping[str, str]) -> bool:
+    """Whether this process tells what concerns all ranks: one of several that check the same does."""
+    return not in_place(environ) or Topology.from_environment(environ, config).is_primary
+
+
+def _global_batch(config: Config) -> int:
+    return config.data.batch_size * config.device.rank_size
 
 
 def _check_checkpoints(config: Config) -> None:
@@ -147,6 +160,13 @@ def _check_data(config: Config, environ: Mapping[str, str]) -> None:
     for name in names:
         split = records.open_split(config.data.data_dir, name, progress=scan_progress(name), environ=environ)
         records.check_labels(split, config.data.label_offset, config.model.num_classes)
+        is_short = name == records.TRAIN and len(split) < _global_batch(config)
+        if is_short and _speaks(config, environ):
+            print(
+                f"note: a step takes {_global_batch(config)} images (--batch_size times ranks), and there are "
+                f"{len(split)}: each step trains some of them more than once, and an epoch is one step",
+                file=sys.stderr,
+            )
 
 
 def scan_progress(name: str) -> Callable[[int, int], None]:

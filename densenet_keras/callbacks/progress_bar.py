@@ -92,7 +92,7 @@ class ProgressBar(tf.keras.callbacks.Callback):
 
     def _line(self, logs: StepLogs, seconds: float) -> str:
         step, total = logs.progress.step, self._plan.total_steps
-        left = "?"
+        left = "?" if step < total else tqdm.format_interval(0)
         if self._steps_timed:
             left = tqdm.format_interval(seconds / self._steps_timed * (total - step))
         return f"{step}/{total} steps ({step / total:.0%}), {left} left, {self._figures(logs)}"

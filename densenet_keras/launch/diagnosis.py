@@ -213,10 +213,10 @@ _DATA = (
     _failure(
         "not finite",
         r"loss is (nan|-?inf)|NanLossDuringTraining",
-        "The loss is no longer a number. If the same command trains on a CPU, it is float16: this hardware "
-        "saturates instead of giving Inf, so use --loss_scale dynamic, keep reductions and small epsilons in "
-        "float32 by --modify_mixlist FILE, or compare with --precision_mode must_keep_origin_dtype. If "
-        "not, lower --lr.",
+        "The loss is no longer a number. On a CPU or GPU lower --lr. On an NPU too, unless the same command "
+        "trains on a CPU; then it is float16: this hardware saturates instead of giving Inf, so use "
+        "--loss_scale dynamic, keep reductions and small epsilons in float32 by --modify_mixlist FILE, or "
+        "compare with --precision_mode must_keep_origin_dtype.",
     ),
     _failure(
         "steps in the loop",

@@ -232,6 +232,11 @@ class TestProgressBar:
         assert "compiling" in first
         assert last.startswith("200/200 steps (100%), 00:00 left, loss 2.000")
 
+    def test_nothing_is_left_after_a_run_of_one_chunk(self):
+        stream, plan = io.StringIO(), toy.plan(2, iterations_per_loop=2)
+        toy.run(plan, [ProgressBar(plan, 0, interactive=False, stream=stream)])
+        assert stream.getvalue().splitlines()[-1].startswith("2/2 steps (100%), 00:00 left")
+
     @pytest.mark.parametrize("interactive", [True, False])
     def test_its_thread_ends_with_it_also_after_a_failure(self, interactive):
         def fail(step):

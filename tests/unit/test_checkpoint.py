@@ -306,9 +306,16 @@ class TestBody:
         path = Net(tmp_path, shapes={"conv/bias": (4,), "conv1/kernel": (1,)}).save(1)
         net = Net(tmp_path)
         before = net.values()
-        with pytest.raises(UsageError, match=r"lacks conv/kernel \(nearest name in it: conv1/kernel\)"):
+        with pytest.raises(UsageError, match=r"lacks conv/kernel \(the nearest is conv1/kernel\)"):
             self.restored(net, path)
         assert_same(net.values(), before)
+
+    def test_a_prefix_that_excludes_nothing_is_refused(self, tmp_path):
+        path = Net(tmp_path).save(1)
+        net = Net(tmp_path)
+        with pytest.raises(UsageError, match=r"--restore_exclude liner/: no variable .*linear/"):
+            self.restored(net, path, exclude=("liner/",))
+        assert self.restored(net, path, exclude=("linear/", "global_step")).fresh
 
     def test_another_shape_is_named_with_both_and_the_remedy(self, tmp_path):
         path = Net(tmp_path).save(1)

@@ -53,6 +53,13 @@ def test_good_data_passes_and_leaves_no_run_folder(data_dir, tmp_path):
     assert not (tmp_path / "model_1p").exists()
 
 
+def test_a_step_that_takes_more_images_than_there_are_is_mentioned(data_dir, capsys):
+    check(TRAIN, "--data_dir", data_dir, "--batch_size", "3", "--rank_size", "2")
+    assert capsys.readouterr().err == ""
+    check(TRAIN, "--data_dir", data_dir, "--batch_size", "4", "--rank_size", "2")
+    assert "takes 8 images (--batch_size times ranks), and there are 6" in capsys.readouterr().err
+
+
 def test_missing_folder_is_named():
     assert refused(TRAIN).startswith("--data_dir path/data")
 
@@ -225,7 +232,12 @@ def test_other_changes_to_a_continued_run_are_reported(tmp_path, capsys):
     check(TRAIN, "--synthetic_data", "--log_dir", run, "--lr", "0.5")
     assert capsys.readouterr().err == ""
     check(TRAIN, "--synthetic_data", "--log_dir", run, "--lr", "0.5", "--batch_size", "8")
-    assert "batch_size 32 -> 8" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "batch_size 32 -> 8" in said
+    assert "global batch 32 -> 8 images" in said
+    two_ranks = ("--batch_size", "16", "--rank_size", "2")
+    check(TRAIN, "--synthetic_data", "--log_dir", run, "--lr", "0.5", *two_ranks)
+    assert "global batch" not in capsys.readouterr().err
     environ = {"RANK_ID": "1", "RANK_SIZE": "2"}  # one of several ranks says it, not each
     argv = ["--model", "densenet_tiny", "--synthetic_data", "--log_dir", run]
     preflight.check(cli.parse(TRAIN, argv, environ), environ)
