@@ -163,8 +163,8 @@ def _check_data(config: Config, environ: Mapping[str, str]) -> None:
         is_short = name == records.TRAIN and len(split) < _global_batch(config)
         if is_short and _speaks(config, environ):
             print(
-                f"note: a step takes {_global_batch(config)} images (--batch_size times ranks), and there are "
-                f"{len(split)}: each step trains some of them more than once, and an epoch is one step",
+                f"note: a step takes {_global_batch(config)} images (--batch_size times ranks), and there "
+                f"are {len(split)}: each step trains some of them more than once, and is an epoch",
                 file=sys.stderr,
             )
 
