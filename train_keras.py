@@ -2,7 +2,8 @@
 
 import sys
 
-from densenet_keras import cli, config
+from densenet_keras.commands import main as cli
+from densenet_keras.settings import config
 
 if __name__ == "__main__":
     sys.exit(cli.main(config.TRAIN))

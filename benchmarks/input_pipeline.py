@@ -25,8 +25,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import tensorflow as tf  # noqa: E402
 
-from densenet_keras.config import Config  # noqa: E402
-from densenet_keras.data import pipeline, records, tfrecord  # noqa: E402
+from densenet_keras.data import batches as pipeline  # noqa: E402
+from densenet_keras.data import (
+    records,  # noqa: E402
+    tfrecord,  # noqa: E402
+)
+from densenet_keras.settings.config import Config  # noqa: E402
 from densenet_keras.topology import Topology  # noqa: E402
 
 

@@ -137,10 +137,10 @@ def _work(options: argparse.Namespace) -> None:
 def _ours(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
     import tensorflow as tf
 
-    from densenet_keras import steps
-    from densenet_keras.backends.tensorflow import TensorFlowBackend
+    from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
     from densenet_keras.data import synthetic
-    from densenet_keras.model import build_densenet
+    from densenet_keras.network.densenet import build_densenet
+    from densenet_keras.training import steps
 
     config = _config(options)
     backend = TensorFlowBackend(config, _topology())
@@ -165,7 +165,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
 
 
 def _config(options: argparse.Namespace) -> Any:
-    from densenet_keras.config import Config
+    from densenet_keras.settings.config import Config
 
     config = Config().replace(
         model="densenet121",

@@ -11,8 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, List
 
 if TYPE_CHECKING:
-    from densenet_keras.inspection import describe
-    from densenet_keras.model import (
+    from densenet_keras.network.densenet import (
         DenseNet121,
         DenseNet161,
         DenseNet169,
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
         DenseNet264,
         DenseNetCifar,
     )
+    from densenet_keras.network.description import describe
 
 __all__ = [
     "DenseNet121",
@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
         # TensorFlow 1.15 spells types in a way that numpy announces to read differently one day.
         warnings.filterwarnings("ignore", category=FutureWarning, module="tensor(flow|board)")
         module = importlib.import_module(
-            "densenet_keras.inspection" if name == "describe" else "densenet_keras.model"
+            "densenet_keras.network.description" if name == "describe" else "densenet_keras.network.densenet"
         )
     return getattr(module, name)
 

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Dict, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
-from densenet_keras.config import Config
+from densenet_keras.settings.config import Config
 
 
 @dataclass(frozen=True)

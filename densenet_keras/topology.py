@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, List, Mapping, Optional, Tuple
 
-from densenet_keras.config import Config
 from densenet_keras.errors import UsageError
+from densenet_keras.settings.config import Config
 
 LOCAL_RANK = "DENSENET_KERAS_LOCAL_RANK"  # set by our launcher only, as LOCAL_SIZE
 LOCAL_SIZE = "DENSENET_KERAS_LOCAL_SIZE"

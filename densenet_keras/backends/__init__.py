@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Dict, List, Mapping, Optional
 
 if TYPE_CHECKING:
     from densenet_keras.backends.base import Backend
-    from densenet_keras.config import Config
+    from densenet_keras.settings.config import Config
     from densenet_keras.topology import Topology
 
 
 def create(config: Config, topology: Topology) -> Backend:
     """The backend that `config.device.backend` names (resolved: tensorflow or ascend)."""
     if config.device.backend == "ascend":
-        from densenet_keras.backends.ascend import AscendBackend
+        from densenet_keras.backends.ascend.backend import AscendBackend
 
         return AscendBackend(config, topology)
-    from densenet_keras.backends.tensorflow import TensorFlowBackend
+    from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
 
     return TensorFlowBackend(config, topology)
 
@@ -31,7 +31,7 @@ def rank_environments(config: Config, base_env: Mapping[str, str]) -> Optional[L
         UsageError: the ranks cannot be placed on this server's devices.
     """
     if config.device.backend == "ascend":
-        from densenet_keras.launch import rank_environment
+        from densenet_keras.backends.ascend import rank_environment
 
         return rank_environment.rank_environments(config, base_env)
     return None
@@ -44,7 +44,7 @@ def prepare_environment(config: Config, environ: Mapping[str, str]) -> Dict[str,
         UsageError: the environment does not say which device is this rank's.
     """
     if config.device.backend == "ascend":
-        from densenet_keras.launch import rank_environment
+        from densenet_keras.backends.ascend import rank_environment
 
         return rank_environment.complete_environment(config, environ)
     return {}

@@ -12,8 +12,8 @@ from typing import Any, ContextManager, Dict, List, NamedTuple, Sequence
 
 import tensorflow as tf
 
-from densenet_keras.config import Config
 from densenet_keras.schedule import RunPlan
+from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
 

@@ -8,10 +8,11 @@ from typing import Iterator, Optional
 
 import tensorflow as tf
 
-from densenet_keras.config import Config
-from densenet_keras.data import pipeline, records, synthetic
-from densenet_keras.data.data_order import eval_batches_per_rank
+from densenet_keras.data import batches as pipeline
+from densenet_keras.data import records, synthetic
+from densenet_keras.data.order import eval_batches_per_rank
 from densenet_keras.errors import RunError
+from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
 # How TensorFlow words what `records.BadRecord` said inside a pipeline.

@@ -10,7 +10,7 @@ from typing import Tuple
 import numpy as np
 
 from densenet_keras.data import tfrecord
-from densenet_keras.data.data_order import NO_RECORD
+from densenet_keras.data.order import NO_RECORD
 from densenet_keras.data.records import BadRecord, Split
 
 _MAX_OPEN_FILES = 256  # ImageNet has 1,024 shards, and 1,024 is the usual limit of a whole process

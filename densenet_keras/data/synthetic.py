@@ -6,9 +6,9 @@ from typing import NamedTuple, Tuple
 
 import tensorflow as tf
 
-from densenet_keras.config import Config
-from densenet_keras.data.data_order import eval_batches_per_rank
-from densenet_keras.data.pipeline import PREFETCH_BATCHES
+from densenet_keras.data.batches import PREFETCH_BATCHES
+from densenet_keras.data.order import eval_batches_per_rank
+from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
 

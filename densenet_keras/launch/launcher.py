@@ -13,14 +13,15 @@ import shutil
 import signal
 import socket
 import sys
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Dict, Iterator, List, Mapping, Sequence
 
 import densenet_keras
-from densenet_keras import backends, run_folder, topology
-from densenet_keras.config import Config
+from densenet_keras import backends
+from densenet_keras.checkpoints import run_folder
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
 from densenet_keras.launch.diagnosis import diagnose
 from densenet_keras.launch.supervisor import Failure, Outcome, RankStart, say, supervise
+from densenet_keras.settings.config import Config
 from densenet_keras.topology import LOCAL_RANK, LOCAL_SIZE, Topology
 from densenet_keras.watchdog import PARENT, TERMINAL
 
@@ -28,32 +29,21 @@ GRACE_SECONDS = 60.0  # from a request to stop to the end by force: one session.
 LOOPBACK = "127.0.0.1"
 
 
-def launch(
-    config: Config, *, command: Optional[Sequence[str]] = None, grace_seconds: float = GRACE_SECONDS
-) -> int:
-    """Runs the command that `config` describes, on all its ranks, and returns its exit code.
+def launch(config: Config, *, command: Sequence[str], grace_seconds: float = GRACE_SECONDS) -> int:
+    """Starts and supervises the ranks of this host; returns the exit code of the whole.
 
-    A process that somebody else started as one rank becomes that rank; otherwise the ranks of this
-    host are started and supervised. The configuration is left in the run folder.
+    The configuration is left in the run folder.
 
     Args:
         config: resolved and validated.
-        command: what each rank runs, without the path of the configuration; the worker by default.
+        command: what each rank runs; the path of the configuration is appended.
         grace_seconds: how long ranks that were asked to stop may take.
 
     Raises:
         UsageError: the run folder cannot be written, or the environment contradicts the settings.
         RunError: a process could not be started.
     """
-    config = topology.adopt_rank_size(config, os.environ)
-    if topology.in_place(os.environ):
-        if Topology.from_environment(os.environ, config).is_primary:
-            run_folder.write_request(config)
-        from densenet_keras.launch import worker
-
-        return worker.run_configuration(config)
     path = run_folder.write_request(config)
-    command = command or [sys.executable, "-m", "densenet_keras.launch.worker"]
     ported = config.device.rank_size > 1 and backends.needs_addresses(config)
     with reserved_ports(config.device.rank_size if ported else 0) as ports:
         addresses = [f"{LOOPBACK}:{port}" for port in ports]

@@ -4,12 +4,11 @@ import json
 import os
 
 import numpy as np
-import scenarios
-import subjects
 import tensorflow as tf
 
-from densenet_keras.config import Config
 from densenet_keras.errors import RunError
+from densenet_keras.settings.config import Config
+from tests.contract import scenarios, subjects
 
 
 def train(topology, settings, overflow_on_rank=None, overflow_at="", stop_after=None):

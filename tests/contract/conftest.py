@@ -1,13 +1,12 @@
 """Fixtures of the contract suite: a backend, and what its ranks did in a scenario."""
 
-import pathlib
-
 import pytest
-import scenarios
-from ranks import run_ranks
-from subjects import SUBJECTS
 
-PROGRAM = str(pathlib.Path(scenarios.__file__).resolve()) + ":run"
+from tests.contract import scenarios
+from tests.contract.subjects import SUBJECTS
+from tests.support.ranks import run_ranks
+
+PROGRAM = "tests.contract.scenarios:run"
 SCENARIOS_OF_8 = ("reductions", "training_6")
 TIMEOUT_SECONDS = 120.0
 

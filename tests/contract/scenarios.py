@@ -7,10 +7,10 @@ iterator, fill in values, broadcast, prepare_steps, finalise, run.
 
 import numpy as np
 import tensorflow as tf
-from ranks import load_function
 
 from densenet_keras import schedule
-from densenet_keras.config import Config
+from densenet_keras.settings.config import Config
+from tests.support.ranks import load_function
 
 STEPS = 6
 GLOBAL_BATCH = 8

@@ -4,7 +4,7 @@ import os
 import pathlib
 from typing import Callable, Dict, NamedTuple
 
-HERE = pathlib.Path(__file__).resolve()
+from tests.support.paths import ASCEND, ROOT
 
 
 def _nothing(rank: int, size: int, directory: str) -> Dict[str, str]:
@@ -16,7 +16,7 @@ class Subject(NamedTuple):
 
     Attributes:
         name: as in the test ids.
-        factory: `/path/of/file.py:function`; function(config, topology) makes the backend. Called in the
+        factory: `package.module:function`; function(config, topology) makes the backend. Called in the
             rank's own process, possibly before anything else there has imported TensorFlow.
         environment: variables that a launcher would give to one rank, from (rank, size, folder common to
             the ranks).
@@ -30,7 +30,7 @@ class Subject(NamedTuple):
 
 
 def tensorflow(config, topology):
-    from densenet_keras.backends.tensorflow import TensorFlowBackend
+    from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
 
     return TensorFlowBackend(config.replace(backend="tensorflow"), topology)
 
@@ -41,14 +41,14 @@ def ascend(config, topology):
     import os
 
     os.environ["SIMULATED_NPU_ADDRESSES"] = ",".join(topology.addresses)
-    from densenet_keras.backends.ascend import AscendBackend
+    from densenet_keras.backends.ascend.backend import AscendBackend
 
     # Ranks on NPUs find each other by themselves: they are told no addresses.
     return AscendBackend(config.replace(backend="ascend"), dataclasses.replace(topology, addresses=()))
 
 
 def _ascend_rank(rank: int, size: int, directory: str) -> Dict[str, str]:
-    own = {"PYTHONPATH": str(HERE.parents[1] / "fakes") + os.pathsep + str(HERE.parents[2])}
+    own = {"PYTHONPATH": ASCEND + os.pathsep + ROOT}
     if size == 1:
         return own
     table = str(pathlib.Path(directory) / "rank_table.json")
@@ -56,6 +56,6 @@ def _ascend_rank(rank: int, size: int, directory: str) -> Dict[str, str]:
 
 
 SUBJECTS = [
-    Subject("tensorflow", f"{HERE}:tensorflow"),
-    Subject("ascend", f"{HERE}:ascend", _ascend_rank),
+    Subject("tensorflow", f"{__name__}:tensorflow"),
+    Subject("ascend", f"{__name__}:ascend", _ascend_rank),
 ]

@@ -2,24 +2,23 @@
 
 import functools
 import json
-import pathlib
 
 import numpy as np
 import pytest
-from ranks import run_ranks
-from subjects import _ascend_rank
 
-from densenet_keras.backends import npu_session
+from densenet_keras.backends.ascend import session as npu_session
 from densenet_keras.errors import RunError
 from densenet_keras.topology import Topology
+from tests.contract.subjects import _ascend_rank
+from tests.support.ranks import run_ranks
 
-PROGRAM = pathlib.Path(__file__).with_name("ascend_scenarios.py").resolve()
 STEPS = 6
 
 
 def run(function, size, **arguments):
     return run_ranks(
-        f"{PROGRAM}:{function}", size, timeout_seconds=150, arguments=arguments, environment=_ascend_rank
+        f"tests.contract.ascend_scenarios:{function}", size,
+        timeout_seconds=150, arguments=arguments, environment=_ascend_rank,
     )
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from scenarios import BASE_RATE, STEPS, reduction_inputs
+
+from tests.contract.scenarios import BASE_RATE, STEPS, reduction_inputs
 
 CHUNKS = (1, 2, 4, 6)
 HOST_OPS = {"Placeholder", "PlaceholderWithDefault", "PyFunc", "EagerPyFunc", "PyFuncStateless", "Print"}

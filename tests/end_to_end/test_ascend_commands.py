@@ -6,9 +6,9 @@ import os
 import pytest
 
 from densenet_keras.launch.launcher import reserved_ports
-from tests.fakes import commands, records
+from tests.support import commands, records
+from tests.support.paths import ASCEND
 
-FAKES = os.path.join(commands.ROOT, "tests", "fakes")
 TINY = ("--model", "densenet_tiny", "--num_classes", 10, "--intra_op_threads", 1)
 RANKS = 2
 
@@ -34,7 +34,7 @@ def table(tmp_path_factory):
 
 def ascend(script, table, *arguments, **more):
     """Runs a command on two simulated NPUs."""
-    path = os.pathsep.join([FAKES, *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([ASCEND, *filter(None, [os.environ.get("PYTHONPATH")])])
     with reserved_ports(RANKS) as ports:
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
         return commands.run(

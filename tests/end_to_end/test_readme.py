@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests.fakes import commands, readme
+from tests.support import commands, readme
 
 COPIED = ("densenet_keras", "examples", "train_keras.py", "evaluate.py", "finetune.py")
 

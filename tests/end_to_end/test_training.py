@@ -7,7 +7,7 @@ import re
 import pytest
 
 from densenet_keras.data.records import open_split
-from tests.fakes import commands, records
+from tests.support import commands, records
 
 TINY = ("--model", "densenet_tiny", "--num_classes", 10, "--batch_size", 8, "--intra_op_threads", 1)
 

@@ -2,25 +2,21 @@
 
 import os
 import pathlib
-import sys
 import time
 
 import numpy as np
 import pytest
 
-HERE = pathlib.Path(__file__).resolve()
-sys.path.append(str(HERE.parents[1] / "contract"))
-
-from ranks import RanksFailed, run_ranks  # noqa: E402
+from tests.support.ranks import RanksFailed, run_ranks
 
 
 def run(function, **options):
-    return run_ranks(f"{HERE}:{function.__name__}", size=2, timeout_seconds=60, **options)
+    return run_ranks(f"{__name__}:{function.__name__}", size=2, timeout_seconds=60, **options)
 
 
 def backend_of(topology):
-    from densenet_keras.backends.tensorflow import TensorFlowBackend
-    from densenet_keras.config import Config
+    from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
+    from densenet_keras.settings.config import Config
 
     return TensorFlowBackend(
         Config().replace(

@@ -12,9 +12,9 @@ import sys
 
 import pytest
 
-from densenet_keras import config as configuration
+from densenet_keras.settings import config as configuration
+from tests.support.paths import ROOT
 
-PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIMIT_SECONDS = 60  # to end a test that hangs; none measures time
 
 RANK = """
@@ -111,7 +111,7 @@ class Launched:
             self.process = subprocess.Popen(
                 [*command, str(script), address],
                 cwd=str(folder),
-                env={**os.environ, "PYTHONPATH": PACKAGE_FOLDER},
+                env={**os.environ, "PYTHONPATH": ROOT},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
@@ -357,14 +357,15 @@ def test_restart_appends_to_the_logs(start, tmp_path):
 
 def test_program_that_does_not_exist_fails_cleanly(tmp_path):
     script = (
-        "import sys; from densenet_keras import config, errors; from densenet_keras.launch import launcher\n"
+        "import sys; from densenet_keras import errors; from densenet_keras.launch import launcher\n"
+        "from densenet_keras.settings import config\n"
         "settings = config.Config().replace(log_dir=sys.argv[1], rank_size=2, backend='tensorflow')\n"
         "try: launcher.launch(settings, command=['/nonexistent/python'])\n"
         "except errors.RunError as error: print(error)\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": PACKAGE_FOLDER},
+        env={**os.environ, "PYTHONPATH": ROOT},
         stdout=subprocess.PIPE,
         timeout=LIMIT_SECONDS,
     )
@@ -375,7 +376,7 @@ def run_python(script, **environment):
     """A finished process that ran `script`."""
     return subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": PACKAGE_FOLDER, **environment},
+        env={**os.environ, "PYTHONPATH": ROOT, **environment},
         capture_output=True,
         timeout=LIMIT_SECONDS,
     )

@@ -1,15 +1,14 @@
 """What reaches the terminal: the order of stdout and stderr, and streams that are closed."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
-from densenet_keras.config import Config
 from densenet_keras.launch import launcher
+from densenet_keras.settings.config import Config
+from tests.support.paths import ROOT
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LINES = 200
 
 # Writes lines in turn to stdout and stderr, as log lines and a progress bar come.

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.fakes import commands, records
+from tests.support import commands, records
 
 TINY = ("--model", "densenet_tiny", "--num_classes", 10, "--intra_op_threads", 1, "--mode", "train")
 

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from densenet_keras import run_folder
-from densenet_keras.config import Config
+from densenet_keras.checkpoints import run_folder
+from densenet_keras.settings.config import Config
+from tests.support.paths import ROOT
 
-PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIMIT_SECONDS = 60  # to end a test that hangs; none measures time
 
 # A worker whose work is `job`; TensorFlow plays no part.
@@ -32,7 +32,7 @@ def run(config, topology, stop, watchdog, interactive):
     {job}
 
 sys.modules["tensorflow"] = unittest.mock.MagicMock()
-sys.modules["densenet_keras.runs"] = types.SimpleNamespace(run=run)
+sys.modules["densenet_keras.commands.runs"] = types.SimpleNamespace(run=run)
 worker.main()
 """
 ENDLESS = "print('ready', flush=True); threading.Event().wait()"
@@ -49,7 +49,7 @@ def start(tmp_path):
         base = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         process = subprocess.Popen(
             [sys.executable, "-c", WORKER.replace("{job}", job), path],
-            env={**base, "PYTHONPATH": PACKAGE_FOLDER, **(environment or {})},
+            env={**base, "PYTHONPATH": ROOT, **(environment or {})},
             cwd=str(tmp_path),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -164,8 +164,8 @@ def test_failure_of_a_rank_without_launcher_is_left_in_its_log(start, tmp_path):
 
 
 def test_missing_configuration_is_a_usage_error():
-    command = [sys.executable, "-m", "densenet_keras.launch.worker", "/nonexistent/run.json"]
-    result = subprocess.run(command, cwd=PACKAGE_FOLDER, stderr=subprocess.PIPE, timeout=LIMIT_SECONDS)
+    command = [sys.executable, "-m", "densenet_keras.commands.worker", "/nonexistent/run.json"]
+    result = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, timeout=LIMIT_SECONDS)
     assert result.returncode == 2
     assert b"/nonexistent/run.json" in result.stderr
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from densenet_keras import model as models
+from densenet_keras.network import densenet as models
 
 KERAS_EPSILON = 1.001e-5
 

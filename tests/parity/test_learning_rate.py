@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from densenet_keras.callbacks import CosineLearningRate
-from densenet_keras.config import OptimizerConfig
+from densenet_keras.settings.config import OptimizerConfig
+from densenet_keras.training.callbacks import CosineLearningRate
 
 IMAGES, GLOBAL_BATCH, EPOCHS = 1281167, 256, 150
 STEPS_PER_EPOCH = IMAGES // GLOBAL_BATCH

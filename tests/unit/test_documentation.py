@@ -13,14 +13,17 @@ import shlex
 
 import pytest
 
-from densenet_keras import checkpoint_files, cli, options, run_folder
-from densenet_keras import config as configuration
-from densenet_keras.config import ALL, GROUPS, fields, group_of
+from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import run_folder
+from densenet_keras.commands import main as cli
 from densenet_keras.data import record_index
 from densenet_keras.launch import rank_logs, rendezvous
-from densenet_keras.validation import shown
-from tests.fakes import readme
-from tests.fakes.readme import ENGLISH, LANGUAGES
+from densenet_keras.settings import arguments as options
+from densenet_keras.settings import config as configuration
+from densenet_keras.settings.config import ALL, GROUPS, fields, group_of
+from densenet_keras.settings.rules import shown
+from tests.support import readme
+from tests.support.readme import ENGLISH, LANGUAGES
 
 LETTERS = {"train": "T", "evaluate": "E", "finetune": "F"}
 VALUES = {"README.md": ". Values: ", "README.zh-CN.md": "。取值："}
@@ -135,14 +138,14 @@ def test_every_file_of_the_project_that_is_named_exists(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_modules_in_the_layout_exist(language):
-    table = readme.text(language).split("`densenet_keras/`", 1)[1].split("\n\n", 1)[0]
-    named = re.findall(r"`([\w.]+)`", table)
+    table = re.split(r"`densenet_keras/`[^\n]*\n\n", readme.text(language), maxsplit=1)[1].split("\n\n", 1)[0]
+    named = re.findall(r"`([\w./]+)`", table)
     assert len(named) > 30
     for name in named:
         package = os.path.join(readme.ROOT, "densenet_keras")
-        folders = [readme.ROOT] if name.endswith(".py") else [package, *glob.glob(package + "/*/")]
+        folders = [package, *glob.glob(package + "/*/"), *glob.glob(package + "/*/*/")]
         places = [os.path.join(folder, name) for folder in folders]
-        files = [*places, *(place + ".py" for place in places), *(p + "/__init__.py" for p in places)]
+        files = [*(place + ".py" for place in places), *(p + "/__init__.py" for p in places)]
         assert any(os.path.isfile(file) for file in files), name
 
 

@@ -3,8 +3,8 @@ import math
 import pytest
 
 from densenet_keras import schedule
-from densenet_keras.config import Config
 from densenet_keras.schedule import Progress, StepLogs
+from densenet_keras.settings.config import Config
 
 
 @pytest.mark.parametrize("longest", [1, 3, 7, 1000])

@@ -10,13 +10,14 @@ import sys
 import pytest
 import yaml
 
-from densenet_keras import cli, config
-from densenet_keras.launch import job_table, rank_table
-from densenet_keras.launch.machine import Machine
-from densenet_keras.launch.rank_environment import complete_environment, rank_environments
+from densenet_keras.backends.ascend import job_table, rank_table
+from densenet_keras.backends.ascend.machine import Machine
+from densenet_keras.backends.ascend.rank_environment import complete_environment, rank_environments
+from densenet_keras.commands import main as cli
+from densenet_keras.settings import config
 from densenet_keras.topology import Topology
+from tests.support.paths import ROOT
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SCRIPTS = os.path.join(ROOT, "scripts")
 SHELL_SCRIPTS = sorted(name for name in os.listdir(SCRIPTS) if name.endswith((".sh", ".sbatch")))
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from densenet_keras.config import Config
 from densenet_keras.errors import UsageError
+from densenet_keras.settings.config import Config
 from densenet_keras.topology import LOCAL_RANK, LOCAL_SIZE, Topology, adopt_rank_size, in_place
 
 

@@ -1,0 +1,1 @@
+"""Ascend NPUs: the device, through its adapter, and the host around it."""

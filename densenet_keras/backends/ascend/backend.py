@@ -1,0 +1,300 @@
+"""Ascend 910 ranks: one process and one NPU each, through the adapter for TensorFlow 1.15.
+
+Nothing here relies on a name or a behaviour that only one generation of the adapter has. The adapter
+itself is named in `adapter` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Set
+
+import tensorflow as tf
+
+from densenet_keras.backends.ascend import adapter, graph_check, loop_plan
+from densenet_keras.backends.ascend import flags as npu_flags
+from densenet_keras.backends.ascend import options as npu_options
+from densenet_keras.backends.ascend import session as npu_session
+from densenet_keras.backends.ascend.overflow import OverflowCounter
+from densenet_keras.backends.base import Backend, ChunkResult, Step
+from densenet_keras.errors import RunError
+from densenet_keras.schedule import RunPlan
+from densenet_keras.settings.config import Config
+from densenet_keras.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+# A dynamic loss scale starts where float16 gradients just fit and looks for more room now and then.
+_DYNAMIC_LOSS_SCALE = {
+    "init_loss_scale": 2.0**16,
+    "incr_every_n_steps": 1000,
+    "decr_every_n_nan_or_inf": 2,
+    "incr_ratio": 2,
+    "decr_ratio": 0.5,
+}
+
+# Not among the gradients that are fused into segments: their indices must not shift.
+_UNFUSED = 0
+
+
+class AscendBackend(Backend):
+    """Trains on one NPU; ranks talk over the adapter's collectives.
+
+    Several steps run on the device in one session.run, see `loop_plan`.
+    """
+
+    name = "ascend"
+
+    def __init__(
+        self, config: Config, topology: Topology, parts: Optional[adapter.Adapter] = None
+    ) -> None:
+        """
+        Args:
+            parts: what to build with in place of the installed adapter, for a plan without a device.
+
+        Raises:
+            UsageError: a flag of the NPU is wrong.
+            RunError: the adapter does not load, or the environment of a rank is incomplete.
+        """
+        super().__init__(config, topology)
+        npu_flags.validate(config)
+        if parts is None:
+            npu_session.check_environment(os.environ, topology)
+            # The adapter would look for the pod, not for RANK_ID, in a table that only numbers ranks.
+            os.environ.pop("POD_NAME", None)
+        self._adapter = parts or adapter.load()
+        self._operations = graph_check.installed_operations(os.environ.get("ASCEND_OPP_PATH", ""))
+        self._loop = loop_plan.LoopPlan(length=1, loops=0, single_steps=0)
+        self._notes: List[str] = []
+        self._loop_op: Optional[tf.Operation] = None
+        self._compiled: Set[tf.Operation] = set()
+        self._gradients = 0
+        self._optional_variables: List[tf.Variable] = []
+        self._overflow: Optional[OverflowCounter] = None
+        self._counts: Dict[str, tf.Tensor] = {}
+        self._log_line: Dict[str, float] = {}
+
+    def placement(self) -> ContextManager[None]:
+        """Nothing to place: the adapter takes the graph as a whole."""
+        return contextlib.nullcontext()
+
+    def plan_steps(self, plan: RunPlan, first_step: int) -> None:
+        """Chooses the loop length, which is also an option of the session."""
+        self._loop = loop_plan.choose(plan, first_step)
+        self._notes = [loop_plan.explain(self._loop, plan)]
+
+    def notes(self) -> List[str]:
+        """The loop length, and what the flags of this run entail."""
+        return [*self._notes, *npu_flags.notes(self.config)]
+
+    @property
+    def optional_variables(self) -> List[tf.Variable]:
+        """The state of a dynamic loss scale."""
+        return list(self._optional_variables)
+
+    def session_config(self) -> tf.compat.v1.ConfigProto:
+        """The configuration of this rank's session; creates the folders it names."""
+        options = npu_options.session_options(self.config, self.topology.rank, self._loop.length)
+        npu_options.make_folders(options)
+        if not self._adapter.is_newer:
+            for key in options:
+                if adapter.is_newer_only(key):
+                    logger.warning("the installed adapter is older than option %s and ignores it", key)
+        return npu_session.config_proto(options)
+
+    @contextlib.contextmanager
+    def session(self, graph: tf.Graph) -> Iterator[tf.compat.v1.Session]:
+        """See `Backend.session`.
+
+        The device system starts in this session, because it takes most options from the first one that
+        runs on the device. The session is also Keras's and the default one.
+        """
+        with graph.as_default(), tf.name_scope(None), tf.control_dependencies(None):
+            start = self._adapter.initialize_system()
+            stop = self._adapter.shutdown_system()
+        session = tf.compat.v1.Session(graph=graph, config=self.session_config())
+        failed = True
+        try:
+            with graph.as_default(), session.as_default(), npu_session.used_by_keras(session):
+                session.run(start)
+                if self._gradients and self.topology.size > 1:
+                    npu_session.split_gradients(self._adapter, self.config, self._gradients)
+                yield session
+            failed = False
+        finally:
+            npu_session.close(session, stop, failed)
+            self._loop_op = None
+            self._compiled.clear()
+
+    def all_reduce_sum(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
+        """See `Backend.all_reduce_sum`; other types than float32 and int32 are a ValueError."""
+        for tensor in tensors:
+            if tensor.dtype.base_dtype not in (tf.float32, tf.int32):
+                raise ValueError(
+                    f"{tensor.name} is {tensor.dtype.name}; ranks can sum float32 and int32: cast it first"
+                )
+        # A variable itself is no input for a collective, its value is.
+        values = [tf.identity(tensor) for tensor in tensors]
+        if self.topology.size == 1:
+            return values
+        sums = []
+        with tf.name_scope("sum_over_ranks"):
+            for value in values:
+                total = self._adapter.all_reduce(value, "sum", fusion=_UNFUSED)
+                total.set_shape(value.shape)
+                sums.append(total)
+        return sums
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> tf.Operation:
+        """See `Backend.broadcast`; integers, the global step among them, are never sent."""
+        floating = [variable for variable in variables if variable.dtype.is_floating]
+        if self.topology.size == 1 or not floating:
+            return tf.no_op(name="broadcast")
+        for variable in floating:
+            if variable.dtype.base_dtype not in (tf.float32, tf.float16):
+                raise ValueError(f"{variable.name} is {variable.dtype.name}; ranks send float32 and float16")
+        with tf.name_scope("broadcast"):
+            # The device changes a plain variable in place, a resource variable only by the assignment.
+            received = [self._adapter.broadcast([variable], 0)[0] for variable in floating]
+            return tf.group(*(tf.compat.v1.assign(v, value) for v, value in zip(floating, received)))
+
+    def build_step(
+        self,
+        optimizer: tf.compat.v1.train.Optimizer,
+        losses: Dict[str, tf.Tensor],
+        minimize: str,
+        variables: Sequence[tf.Variable],
+        global_step: tf.Variable,
+        updates: Sequence[tf.Operation],
+        metrics: Dict[str, tf.Tensor],
+    ) -> Step:
+        """See `Backend.build_step`.
+
+        Raises:
+            ValueError: a variable that the loss does not depend on.
+        """
+        wrapped, scale = self._wrap(optimizer)
+        counter = self._overflow
+        pairs = wrapped.compute_gradients(losses[minimize], var_list=list(variables))
+        _check_gradients(pairs, losses[minimize])
+        self._gradients = len(pairs)
+        names = sorted(losses)
+        means = self.all_reduce_mean([tf.stack([losses[name] for name in names])])[0]
+        scalars = dict(zip(names, tf.unstack(means)))
+        scalars.update((name, tf.identity(value)) for name, value in metrics.items())
+        # Each metric is read before the update changes what it depends on, and the global step last.
+        with tf.control_dependencies(list(scalars.values())):
+            update = wrapped.apply_gradients(pairs, global_step=counter.applied if counter else None)
+        update = getattr(update, "op", update)
+        if counter:
+            self._counts = counter.count(update, scale)
+        with tf.control_dependencies([update]):
+            advance = tf.compat.v1.assign_add(global_step, 1)
+        # The moving averages join here and not as control dependencies of the update: loss scaling puts
+        # the update into a branch, and a skipped step still has a batch to average.
+        done = [advance, update, *updates, *(counter.updates if counter else [])]
+        return Step(train_op=tf.group(*done, name="train_step"), metrics=scalars)
+
+    def full_precision(self) -> ContextManager[None]:
+        """See `Backend.full_precision`."""
+        return self._adapter.keep_dtype_scope()
+
+    def check_graph(self, fetches: Sequence[Any], purpose: str) -> None:
+        """See `Backend.check_graph`."""
+        graph = tf.compat.v1.get_default_graph()
+        findings = graph_check.check(
+            graph,
+            fetches,
+            loop_op=adapter.LOOP_OP,
+            loops=self._loop.length > 1,
+            supported=self._operations,
+            trusted_folder=self._adapter.folder,
+        )
+        if findings:
+            raise RunError(
+                f"the NPU cannot run the graph for {purpose}, {len(findings)} nodes are in the way:\n"
+                + graph_check.report(findings)
+            )
+
+    def prepare_steps(
+        self, session: tf.compat.v1.Session, step: Step, plan: RunPlan, first_step: int
+    ) -> None:
+        """Builds the loop and checks the graph; nothing may initialise local variables after this."""
+        length = loop_plan.choose(plan, first_step).length
+        if length != self._loop.length:
+            raise ValueError(f"the session loops {self._loop.length} steps, this plan asks for {length}; "
+                             "call plan_steps with the same plan before session")
+        with session.graph.as_default(), tf.name_scope(None), tf.control_dependencies(None):
+            if tf.compat.v1.get_variable_scope().name:
+                raise ValueError("prepare_steps inside a variable scope would rename the loop's variables")
+            self._loop_op = self._adapter.set_iteration_per_loop(session, step.train_op, length)
+            if length > 1 and self._loop_op.name != adapter.LOOP_OP:
+                raise RunError(
+                    f"the loop was built as {self._loop_op.name} instead of {adapter.LOOP_OP}, so it would "
+                    "run one step at a time; the graph already has an operation of that name"
+                )
+            self.check_graph(self._fetches(self._loop_op, step), "training")
+
+    def run_steps(self, session: tf.compat.v1.Session, step: Step, count: int) -> ChunkResult:
+        """See `Backend.run_steps`: loops first, then what is left over as single steps."""
+        if count < 1 or self._loop_op is None:
+            raise ValueError(f"run_steps of {count} steps; at least 1, and after prepare_steps")
+        loops, singles = divmod(count, self._loop.length)
+        untimed_steps, untimed_seconds = 0, 0.0
+        values: Dict[str, float] = {}
+        for op, runs, length in ((self._loop_op, loops, self._loop.length), (step.train_op, singles, 1)):
+            for _ in range(runs):
+                started = time.monotonic()
+                _, *fetched = session.run(self._fetches(op, step))
+                if op not in self._compiled:
+                    self._compiled.add(op)
+                    untimed_steps += length
+                    untimed_seconds += time.monotonic() - started
+                values = dict(zip(self._names(step), map(float, fetched)))
+        if self._overflow:
+            self._log_line = self._overflow.report(values, self.topology.is_primary)
+        metrics = {name: values[name] for name in step.metrics}
+        return ChunkResult(metrics, float("nan"), untimed_steps, untimed_seconds)
+
+    def extra_metrics(self, metrics: Dict[str, float]) -> Dict[str, float]:
+        """Skipped steps and the loss scale, with loss scaling."""
+        return dict(self._log_line)
+
+    def _names(self, step: Step) -> List[str]:
+        return [*sorted(step.metrics), *sorted(self._counts)]
+
+    def _fetches(self, op: tf.Operation, step: Step) -> List[Any]:
+        """Always the same list for an operation: another one would be another graph to compile."""
+        tensors = {**step.metrics, **self._counts}
+        return [op, *(tensors[name] for name in self._names(step))]
+
+    def _wrap(self, optimizer: tf.compat.v1.train.Optimizer) -> Any:
+        """The optimizer that averages over ranks and scales the loss, and the loss scale."""
+        size = self.topology.size
+        if size > 1:
+            optimizer = self._adapter.distributed_optimizer(optimizer)
+        loss_scale = npu_flags.loss_scale(self.config)
+        if loss_scale.kind == "none":
+            return optimizer, None
+        before = list(tf.compat.v1.global_variables())
+        with tf.name_scope(None), tf.control_dependencies(None):
+            if loss_scale.kind == "fixed":
+                manager = self._adapter.fixed_loss_scale(loss_scale.value)
+            else:
+                manager = self._adapter.dynamic_loss_scale(**_DYNAMIC_LOSS_SCALE)
+            self._overflow = OverflowCounter(self.config.ascend.max_skipped_steps)
+        self._optional_variables = [v for v in tf.compat.v1.global_variables() if v not in before]
+        wrapped = self._adapter.loss_scale_optimizer(optimizer, manager, is_distributed=size > 1)
+        return wrapped, manager.get_loss_scale()
+
+
+def _check_gradients(pairs: Sequence[Any], loss: tf.Tensor) -> None:
+    missing = [variable.name for gradient, variable in pairs if gradient is None]
+    if missing:
+        raise ValueError(
+            f"{loss.name} does not depend on {len(missing)} of {len(pairs)} variables: "
+            f"{', '.join(missing[:5])}; leave them out of the trainable variables"
+        )

@@ -1,0 +1,1 @@
+"""CPU and GPU ranks on stock TensorFlow."""

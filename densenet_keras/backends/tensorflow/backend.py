@@ -1,0 +1,265 @@
+"""CPU and GPU ranks: stock TensorFlow, one process and one device for each rank."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import math
+import socket
+import time
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import tensorflow as tf
+from tensorflow.core.protobuf import rewriter_config_pb2
+
+from densenet_keras.backends.base import Backend, ChunkResult, Step
+from densenet_keras.backends.tensorflow import cuda_driver
+from densenet_keras.backends.tensorflow.collectives import Collectives
+from densenet_keras.errors import RunError, UsageError
+from densenet_keras.settings.config import Config
+from densenet_keras.topology import Topology
+
+# Operations of the step that may run at the same time. A DenseNet is a chain: more gain nothing.
+_STEP_THREADS = 2
+_CONNECT_PAUSE_SECONDS = 0.05
+
+
+class TensorFlowBackend(Backend):
+    """Trains on the CPU, or on a GPU if TensorFlow sees one; ranks talk over TensorFlow collectives.
+
+    One rank is a plain session. Each of several ranks runs a TensorFlow server at its address and a
+    session on it. The server listens on every interface of the host and obeys whoever connects: several
+    ranks belong on loopback or on a private network.
+
+    With GPUs, each rank of a host takes the GPU of its local rank and float32 sums go through NCCL. That
+    path follows TensorFlow's documentation and has not been run on GPUs.
+    """
+
+    name = "tensorflow"
+
+    def __init__(self, config: Config, topology: Topology) -> None:
+        """
+        Raises:
+            UsageError: several ranks without an address for each, or fewer GPUs than ranks on the host.
+        """
+        super().__init__(config, topology)
+        if topology.size > 1 and len(topology.addresses) != topology.size:
+            raise UsageError(
+                f"{topology.size} ranks need as many addresses, got {len(topology.addresses)}; start them "
+                "with --rank_size, or list host:port of every rank in TF_CONFIG"
+            )
+        self._has_gpu = _has_gpu(topology)
+        self._collectives: Optional[Collectives] = None
+        if topology.size > 1:
+            task = f"/job:worker/task:{topology.rank}"
+            self._collectives = Collectives(
+                topology.rank,
+                topology.size,
+                host=f"{task}/device:CPU:0",
+                accelerator=f"{task}/device:GPU:0" if self._has_gpu else "",
+            )
+        self._data_wait: Optional[tf.Tensor] = None
+        self._runner: Optional[_Runner] = None
+
+    def placement(self) -> ContextManager[None]:
+        """Pins the graph to this rank: unplaced work could land on rank 0, which would wait for itself."""
+        if self.topology.size == 1:
+            return contextlib.nullcontext()
+        device = "" if self._has_gpu else "/device:CPU:0"
+        placement: ContextManager[None] = tf.device(f"/job:worker/task:{self.topology.rank}{device}")
+        return placement
+
+    @contextlib.contextmanager
+    def session(self, graph: tf.Graph) -> Iterator[tf.compat.v1.Session]:
+        """See `Backend.session`; returns once every rank's server answers.
+
+        The session is also Keras's and the default one, both for the calling thread only.
+
+        Raises:
+            RunError: a rank did not appear within `first_step_timeout_seconds`.
+        """
+        session_config = self._session_config()
+        target = ""
+        if self.topology.size > 1:
+            addresses, rank = self.topology.addresses, self.topology.rank
+            target = _server(addresses, rank, session_config.SerializeToString()).target
+            _await_servers(addresses, self.config.device.first_step_timeout_seconds)
+        with tf.compat.v1.Session(target, graph=graph, config=session_config) as session:
+            tf.compat.v1.keras.backend.set_session(session)
+            try:
+                yield session
+            finally:
+                self._runner = None
+                tf.compat.v1.keras.backend.set_session(None)
+
+    def all_reduce_sum(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
+        """See `Backend.all_reduce_sum`; other types than float32 and int32 are a ValueError."""
+        if self._collectives is None:
+            return [tf.identity(tensor) for tensor in tensors]
+        return self._collectives.sums(tensors)
+
+    def all_reduce_mean(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
+        """See `Backend.all_reduce_mean`; divides the packed buffer, not tensor by tensor."""
+        if self._collectives is None:
+            return [tf.identity(tensor) for tensor in tensors]
+        return self._collectives.means(tensors)
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> tf.Operation:
+        """See `Backend.broadcast`; the variables must be initialised on every rank before."""
+        floating = [variable for variable in variables if variable.dtype.base_dtype.is_floating]
+        if self._collectives is None or not floating:
+            return tf.no_op(name="broadcast")
+        return self._collectives.from_rank_0(floating)
+
+    def build_step(
+        self,
+        optimizer: tf.compat.v1.train.Optimizer,
+        losses: Dict[str, tf.Tensor],
+        minimize: str,
+        variables: Sequence[tf.Variable],
+        global_step: tf.Variable,
+        updates: Sequence[tf.Operation],
+        metrics: Dict[str, tf.Tensor],
+    ) -> Step:
+        """See `Backend.build_step`; losses and gradients share one exchange between ranks.
+
+        Raises:
+            ValueError: a variable that the loss does not depend on, or that is not float32.
+        """
+        gradients = _gradients(optimizer, losses[minimize], variables)
+        names = sorted(losses)
+        means = self.all_reduce_mean([*gradients, *(losses[name] for name in names)])
+        # Identities, so that each metric is read before the update changes what it depends on.
+        scalars = dict(zip(names, means[len(gradients):]))
+        scalars.update((name, tf.identity(value)) for name, value in metrics.items())
+        with tf.control_dependencies([*updates, *scalars.values()]):
+            train_op = optimizer.apply_gradients(
+                list(zip(means, variables)), global_step=global_step, name="train_step"
+            )
+        return Step(train_op=getattr(train_op, "op", train_op), metrics=scalars)
+
+    def measure_get_next(self, iterator: Any) -> Any:
+        """`iterator.get_next()` between two readings of the clock, for `ChunkResult.data_wait_seconds`."""
+        start = tf.timestamp()
+        with tf.control_dependencies([start]):
+            batch = iterator.get_next()
+        with tf.control_dependencies(tf.nest.flatten(batch)):
+            self._data_wait = tf.timestamp() - start
+        return batch
+
+    def run_steps(self, session: tf.compat.v1.Session, step: Step, count: int) -> ChunkResult:
+        """See `Backend.run_steps`: `count` runs of one and the same fetch.
+
+        Fetching the metrics every time costs nothing next to a step, while a second set of fetches would
+        be a second graph to optimise.
+        """
+        if count < 1:
+            raise ValueError(f"count={count}; a chunk has at least one step")
+        untimed_steps = 0
+        untimed_seconds = 0.0
+        if self._runner is None or self._runner.step is not step:
+            fetches = {"train_op": step.train_op, "metrics": step.metrics}
+            if self._data_wait is not None and self._data_wait.graph is session.graph:
+                fetches["data_wait_seconds"] = self._data_wait
+            self._runner = _Runner(step, session.make_callable(fetches))
+            started = time.monotonic()
+            fetched = self._runner.run()
+            untimed_steps, untimed_seconds = 1, time.monotonic() - started
+        data_wait_seconds = 0.0
+        for _ in range(count - untimed_steps):
+            fetched = self._runner.run()
+            data_wait_seconds += float(fetched.get("data_wait_seconds", math.nan))
+        metrics = {name: float(value) for name, value in fetched["metrics"].items()}
+        return ChunkResult(metrics, data_wait_seconds, untimed_steps, untimed_seconds)
+
+    def _session_config(self) -> tf.compat.v1.ConfigProto:
+        """The same for the server and for every session: the first of a process sets its threads."""
+        config = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=self.config.device.intra_op_threads or 0,
+            # tf.data decodes on the same pool, so it needs a thread for each decoder besides.
+            inter_op_parallelism_threads=_STEP_THREADS + (self.config.data.data_threads or 0),
+        )
+        rewrite = config.graph_options.rewrite_options
+        # Rematerialisation may move work around a recomputed segment, which changes last bits.
+        rewrite.memory_optimization = rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
+        # The second pass finds nothing more in a DenseNet, and the start waits 0.5 s for it.
+        rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+        if self._has_gpu:
+            config.allow_soft_placement = True
+            config.gpu_options.visible_device_list = str(self.topology.local_rank)
+        if self.topology.size > 1:
+            config.device_filters.append(f"/job:worker/task:{self.topology.rank}")
+            config.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
+            config.experimental.collective_nccl = self._has_gpu
+        return config
+
+
+class _Runner(NamedTuple):
+    step: Step
+    run: Callable[[], Dict[str, Any]]
+
+
+def _gradients(
+    optimizer: tf.compat.v1.train.Optimizer, loss: tf.Tensor, variables: Sequence[tf.Variable]
+) -> List[tf.Tensor]:
+    """One dense float32 gradient for each variable, in their order."""
+    pairs = optimizer.compute_gradients(loss, var_list=list(variables))
+    missing = [variable.name for gradient, variable in pairs if gradient is None]
+    if missing:
+        raise ValueError(
+            f"{loss.name} does not depend on {len(missing)} of {len(pairs)} variables: "
+            f"{', '.join(missing[:5])}; leave them out of the trainable variables"
+        )
+    for _, variable in pairs:
+        if variable.dtype.base_dtype != tf.float32:
+            raise ValueError(f"{variable.name} is {variable.dtype.name}; trainable variables are float32")
+    return [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
+
+
+def _has_gpu(topology: Topology) -> bool:
+    """Whether the ranks run on GPUs; looks without allocating them."""
+    gpus = cuda_driver.gpu_count()
+    if gpus and topology.local_size > gpus:
+        raise UsageError(
+            f"{topology.local_size} ranks on a host with {gpus} GPUs; start as many ranks as GPUs, or hide "
+            "the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+    return gpus > 0
+
+
+@functools.lru_cache(maxsize=None)
+def _server(addresses: Tuple[str, ...], rank: int, session_config: bytes) -> tf.distribute.Server:
+    """This process's server. TensorFlow cannot stop one, so it stays until the process ends."""
+    return tf.distribute.Server(
+        tf.train.ClusterSpec({"worker": list(addresses)}),
+        job_name="worker",
+        task_index=rank,
+        config=tf.compat.v1.ConfigProto.FromString(session_config),
+    )
+
+
+# While TensorFlow's modules still exist: the server's destructor uses them.
+atexit.register(_server.cache_clear)
+
+
+def _await_servers(addresses: Sequence[str], timeout_seconds: float) -> None:
+    """Returns when every address accepts connections: the first collective would wait for good.
+
+    Raises:
+        RunError: naming the rank that does not answer.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    for rank, address in enumerate(addresses):
+        host, _, port = address.rpartition(":")
+        while True:
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"rank {rank} does not answer at {address} after {timeout_seconds:g} s ({error}); "
+                        "see its log, and check that the port is open between the hosts"
+                    ) from error
+                time.sleep(_CONNECT_PAUSE_SECONDS)

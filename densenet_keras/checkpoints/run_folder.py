@@ -1,0 +1,89 @@
+"""The run.json of a run folder: what the run was configured with. No TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from typing import Optional
+
+from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.errors import UsageError
+from densenet_keras.settings import config
+from densenet_keras.settings.config import EVALUATE, TRAINING, Config
+
+RUN_JSON = "run.json"
+EVALUATE_JSON = "evaluate.json"
+NEXT_JSON = os.path.join("rank_logs", "next.json")
+
+
+def folder_of(path: str) -> str:
+    """The folder that `path`, a folder or a checkpoint, lies in."""
+    return path if os.path.isdir(path) else os.path.dirname(path) or "."
+
+
+def stored_config(path: str) -> Optional[Config]:
+    """The run.json beside the checkpoints that `path` names; None if there is none.
+
+    Raises:
+        UsageError: it cannot be read or belongs to another version.
+    """
+    file = os.path.join(folder_of(path), RUN_JSON)
+    return config.load(file) if os.path.isfile(file) else None
+
+
+def continued_run(config: Config) -> Optional[Config]:
+    """The configuration of the run in log_dir that training with `config` would continue, if any.
+
+    Raises:
+        UsageError: its run.json cannot be read or belongs to another version.
+    """
+    if config.command not in TRAINING or checkpoint_files.newest(config.run.log_dir) is None:
+        return None
+    return stored_config(config.run.log_dir)
+
+
+def write_configuration(config: Config) -> str:
+    """Puts `config` into its run folder as that of the run; returns the path. See `write_request`."""
+    return _write(config, EVALUATE_JSON if config.command == EVALUATE else RUN_JSON)
+
+
+def write_request(config: Config) -> str:
+    """Puts `config` into its run folder, whole or not at all, for its ranks to read; returns the path.
+
+    Where a run would be continued, its run.json stays as it is until training goes on: the command may
+    still fail, or find nothing to train.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    if continued_run(config) is not None:
+        return _write(config, NEXT_JSON)
+    return write_configuration(config)
+
+
+def _write(config: Config, name: str) -> str:
+    path = os.path.join(config.run.log_dir, name)
+    temporary = None
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=os.path.dirname(path), prefix=".new.", delete=False, encoding="utf-8"
+        ) as file:
+            temporary = file.name
+            json.dump(config.to_json(), file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(file.name, 0o644)  # temporary files are private, this one is for others to read
+        os.replace(file.name, path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+        raise UsageError(
+            f"--log_dir {config.run.log_dir}: cannot be written ({error.strerror}); "
+            "make room, or choose a folder that you may write to"
+        ) from error
+    return path

@@ -1,0 +1,278 @@
+"""TensorFlow V2 checkpoints, whole or absent: written by one rank, read and restored by all.
+
+The files are those of tf.train.Saver: `model.ckpt-STEP.index`, `model.ckpt-STEP.data-00000-of-00001`
+and the state file `checkpoint`. A checkpoint exists from the moment its index file has its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import tensorflow as tf
+
+from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints.files import Checkpoint, list_checkpoints, newest, resolve
+from densenet_keras.errors import RunError, UsageError
+
+__all__ = ["BodyReport", "Checkpoint", "Saver", "find_resumable", "list_checkpoints", "newest", "resolve"]
+
+GLOBAL_STEP = "global_step"
+
+
+class BodyReport(NamedTuple):
+    """What `Saver.restore_body` did, as sorted names of model variables."""
+
+    loaded: List[str]
+    fresh: List[str]  # excluded by prefix, left as initialised
+
+
+class Resumable(NamedTuple):
+    """The checkpoint to continue a run from."""
+
+    path: str
+    step: int
+    damaged: Tuple[Tuple[str, str], ...] = ()  # newer ones that cannot be read: path and reason
+
+
+def find_resumable(log_dir: str) -> Optional[Resumable]:
+    """The newest checkpoint of the run in `log_dir` whose every byte can be read; None if it has none at all.
+
+    The same on all ranks that see the same files.
+
+    Raises:
+        RunError: there are checkpoints, and all are damaged: a run must not start afresh over them.
+    """
+    damaged: List[Tuple[str, str]] = []
+    for each in reversed(checkpoint_files.of_run(log_dir)):
+        try:
+            with _reading(each.path) as reader:
+                for name in reader.get_variable_to_shape_map():
+                    reader.get_tensor(name)
+        except _Damaged as error:
+            damaged.append((each.path, error.reason))
+            continue
+        return Resumable(each.path, each.step, tuple(damaged))
+    if damaged:
+        path, reason = damaged[0]
+        raise RunError(
+            f"none of the {len(damaged)} checkpoints in {log_dir} can be read; of {path}: {reason}. "
+            "Check the disk, copy them back, or choose another --log_dir to start afresh"
+        )
+    return None
+
+
+class Saver:
+    """Saves and restores the variables of one graph.
+
+    Builds its nodes when constructed, so construct it before the graph is final and where the
+    backend's placement applies. Writing is a host operation fed by placeholders: what touches the
+    variables is one read of all of them and one assignment of all, the same on every rank.
+    """
+
+    def __init__(
+        self,
+        variables: Dict[str, tf.Variable],
+        log_dir: str,
+        keep: int,
+        optional: Sequence[str] = (),
+    ) -> None:
+        """
+        Args:
+            variables: by their name in the file, global_step among them; use `variable.op.name`, as
+                tf.train.Saver does.
+            log_dir: folder to save to.
+            keep: newest checkpoints that stay; 0 keeps all.
+            optional: names that a file to restore from may lack; they keep their values then.
+        """
+        if GLOBAL_STEP not in variables:
+            raise ValueError(f"variables must hold {GLOBAL_STEP}")
+        self._names = sorted(variables)
+        self._log_dir, self._keep = log_dir, keep
+        self._optional = frozenset(optional)
+        ordered = [variables[name] for name in self._names]
+        self._shapes = {name: tuple(variables[name].shape.as_list()) for name in self._names}
+        with tf.name_scope("checkpoint"), tf.control_dependencies(None):
+            self._reads = [variable.read_value() for variable in ordered]
+            with tf.device("/device:CPU:0"):
+                self._prefix = tf.compat.v1.placeholder(tf.string, [], name="prefix")
+                self._values = [
+                    tf.compat.v1.placeholder(variable.dtype.base_dtype, variable.shape)
+                    for variable in ordered
+                ]
+                self._write = tf.raw_ops.SaveV2(
+                    prefix=self._prefix,
+                    tensor_names=self._names,
+                    shape_and_slices=[""] * len(self._names),
+                    tensors=self._values,
+                )
+            assigned = [variable.assign(value) for variable, value in zip(ordered, self._values)]
+            self._assign = tf.group(*assigned, name="restore")
+
+    def save(self, session: tf.compat.v1.Session, step: int, is_primary: bool) -> Optional[str]:
+        """Reads all variables; on the primary also writes them as the checkpoint of `step`.
+
+        Called by all ranks. Checkpoints beyond the newest `keep` are deleted.
+
+        Returns:
+            The path (prefix) of the checkpoint; None on other ranks.
+
+        Raises:
+            RunError: a variable is not finite, global_step is not `step`, or the folder cannot be
+                written to. Nothing has been saved then and older checkpoints are as they were.
+        """
+        values = session.run(self._reads)
+        self._check_state(values, step)
+        if not is_primary:
+            return None
+        path = os.path.join(self._log_dir, f"{checkpoint_files.BASENAME}-{step}")
+        feed = dict(zip(self._values, values))
+        try:
+            with checkpoint_files.publishing(path) as temporary:
+                session.run(self._write, feed_dict={self._prefix: temporary, **feed})
+            checkpoint_files.write_state(self._log_dir, self._keep)
+        except (OSError, tf.errors.OpError) as error:
+            raise RunError(
+                f"checkpoint {path} could not be written: {_first_line(error)}; make room or choose another "
+                "--log_dir, then run the same command again to continue"
+            ) from error
+        return path
+
+    def restore(self, session: tf.compat.v1.Session, path: str) -> int:
+        """Gives every variable its value in checkpoint `path`; called by all ranks.
+
+        Returns:
+            The global step in it.
+
+        Raises:
+            UsageError: the checkpoint lacks a variable or holds it in another shape.
+            RunError: it cannot be read or is damaged.
+        """
+        with _reading(path) as reader:
+            shapes = reader.get_variable_to_shape_map()
+            missing = [n for n in self._names if n not in shapes and n not in self._optional]
+            if missing:
+                raise UsageError(
+                    f"checkpoint {path} holds no {_several(missing)}; it is of another model or another "
+                    "program. Give the --model and the sizes it was trained with (a run.json beside it would "
+                    "tell), or start from it with --restore_path into a new --log_dir"
+                )
+            present = [n for n in self._names if n in shapes]
+            self._check_shapes(path, shapes, present, "give the --model settings it was trained with")
+            found = {name: reader.get_tensor(name) for name in present}
+        self._fill(session, found)
+        return int(found[GLOBAL_STEP])
+
+    def restore_body(
+        self,
+        session: tf.compat.v1.Session,
+        path: str,
+        names: Sequence[str],
+        exclude: Sequence[str],
+    ) -> BodyReport:
+        """Fills the model variables `names` from checkpoint `path`, except those with a prefix in `exclude`.
+
+        Called by all ranks, once all variables are initialised. Optimizer state and global_step are
+        not taken: training starts anew. All names and shapes are compared before anything is changed.
+
+        Raises:
+            UsageError: a prefix matches no variable, nothing in it matches, a variable is missing, or a
+                shape differs.
+            RunError: it cannot be read or is damaged.
+        """
+        for prefix in exclude:
+            if prefix != GLOBAL_STEP and not any(name.startswith(prefix) for name in names):
+                raise UsageError(
+                    f"--restore_exclude {prefix}: no variable of this model begins so"
+                    f"{_nearest(prefix, dict.fromkeys(names, []))}; correct it or leave it out"
+                )
+        wanted = sorted(name for name in names if not name.startswith(tuple(exclude)))
+        fresh = sorted(set(names) - set(wanted))
+        with _reading(path) as reader:
+            shapes = reader.get_variable_to_shape_map()
+            missing = [name for name in wanted if name not in shapes]
+            if wanted and len(missing) == len(wanted):
+                raise UsageError(
+                    f"checkpoint {path} holds none of the {len(wanted)} variables of this model, such as "
+                    f"{wanted[0]}; it holds {_several(sorted(shapes))}. Give the --model it was trained with"
+                )
+            if missing:
+                raise UsageError(
+                    f"checkpoint {path} lacks {_several(missing)}{_nearest(missing[0], shapes)}; give the "
+                    "--model it was trained with, or leave such variables out with --restore_exclude PREFIX"
+                )
+            remedy = "leave it out with --restore_exclude, or give the --model it was trained with"
+            self._check_shapes(path, shapes, wanted, remedy)
+            found = {name: reader.get_tensor(name) for name in wanted}
+        self._fill(session, found)
+        return BodyReport(loaded=wanted, fresh=fresh)
+
+    def _check_state(self, values: Sequence[np.ndarray], step: int) -> None:
+        for name, value in zip(self._names, values):
+            if np.issubdtype(value.dtype, np.floating) and not np.all(np.isfinite(value)):
+                raise RunError(
+                    f"variable {name} is no longer finite at step {step}; nothing was saved. Run the same "
+                    "command again with a lower --lr to continue from the last checkpoint"
+                )
+        reached = int(values[self._names.index(GLOBAL_STEP)])
+        if reached != step:
+            raise RunError(
+                f"{GLOBAL_STEP} is {reached} where the host has counted {step} steps; the loop on the device "
+                "did not run as many steps as it was asked to, and nothing was saved"
+            )
+
+    def _check_shapes(
+        self, path: str, shapes: Dict[str, List[int]], names: Sequence[str], remedy: str
+    ) -> None:
+        for name in names:
+            if tuple(shapes[name]) != self._shapes[name]:
+                raise UsageError(
+                    f"{name} has shape {self._shapes[name]} in the model and {tuple(shapes[name])} in "
+                    f"checkpoint {path}; {remedy}"
+                )
+
+    def _fill(self, session: tf.compat.v1.Session, found: Dict[str, np.ndarray]) -> None:
+        """Assigns all variables in one run, those not in `found` to what they are."""
+        if len(found) == len(self._names):
+            values = [found[name] for name in self._names]
+        else:
+            present = session.run(self._reads)
+            values = [found.get(name, value) for name, value in zip(self._names, present)]
+        session.run(self._assign, feed_dict=dict(zip(self._values, values)))
+
+
+class _Damaged(RunError):
+    """A checkpoint that cannot be read."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"checkpoint {path} cannot be read, it is damaged or incomplete ({reason}); give another"
+        )
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[tf.compat.v1.train.NewCheckpointReader]:
+    """A reader of checkpoint `path`; what TensorFlow raises on a bad file becomes a RunError."""
+    try:
+        yield tf.train.load_checkpoint(path)
+    except (tf.errors.OpError, ValueError) as error:
+        raise _Damaged(path, _first_line(error)) from error
+
+
+def _several(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _nearest(name: str, candidates: Dict[str, List[int]]) -> str:
+    close = difflib.get_close_matches(name, list(candidates), n=1)
+    return f" (the nearest is {close[0]})" if close else ""
+
+
+def _first_line(error: Exception) -> str:
+    message = getattr(error, "message", None) or str(error)
+    return message.splitlines()[0] if message else type(error).__name__

@@ -1,0 +1,190 @@
+"""From a command line to a resolved configuration, to a run, to an exit code; without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from typing import Any, Dict, List, Mapping, Optional
+
+from densenet_keras.backends.ascend import adapter
+from densenet_keras.backends.ascend.rank_table_rules import DEVICES_PER_SERVER
+from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import run_folder
+from densenet_keras.commands import preflight
+from densenet_keras.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
+from densenet_keras.launch import launcher
+from densenet_keras.network.variants import VARIANTS
+from densenet_keras.settings import arguments as options
+from densenet_keras.settings import config as configuration
+from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAIN, Config, ModelConfig, fields
+from densenet_keras.settings.rules import refuse, shown, validate
+from densenet_keras.topology import Topology, adopt_rank_size, in_place
+
+_MODEL_SETTINGS = tuple(field.name for field in dataclasses.fields(ModelConfig))
+# Of each command: the flag of its checkpoint, the settings that must be the checkpoint's for its
+# variables to fit, and those taken from the run.json beside it unless given.
+_INHERITED = {
+    EVALUATE: (
+        "eval_dir",
+        ("model", "num_classes", "growth_rate", "bn_size"),
+        (*_MODEL_SETTINGS, "label_offset"),
+    ),
+    FINETUNE: ("restore_path", ("model", "growth_rate", "bn_size"), _MODEL_SETTINGS),
+}
+
+
+def main(command: str) -> int:
+    """Runs `command` with the arguments of this process; returns the exit code."""
+    _open_closed_streams()
+    try:
+        config = parse(command, sys.argv[1:], os.environ)
+        preflight.check(config, os.environ)
+        if config.ascend.dry_run:
+            from densenet_keras.commands import dry_run
+
+            return dry_run.run(config, os.environ)
+        return _run(config)
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")  # in one piece: ranks of mpirun say it together
+        return EXIT_USAGE
+    except RunError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _run(config: Config) -> int:
+    """On all ranks, or as the one rank that somebody else started this process as."""
+    config = adopt_rank_size(config, os.environ)
+    if not in_place(os.environ):
+        return launcher.launch(config, command=[sys.executable, "-m", "densenet_keras.commands.worker"])
+    if Topology.from_environment(os.environ, config).is_primary:
+        run_folder.write_request(config)
+    from densenet_keras.commands import worker  # what a rank needs, the launcher does not
+
+    return worker.run_configuration(config)
+
+
+def _open_closed_streams() -> None:
+    """Standard streams that this process was started without lead nowhere, instead of to its next files."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for good
+
+
+def parse(command: str, argv: List[str], environ: Optional[Mapping[str, str]] = None) -> Config:
+    """The configuration that `argv` asks for: validated, and with nothing in it left to choose.
+
+    A flag goes before --config, --config before the run.json beside the checkpoint that is evaluated
+    or fine-tuned, and that before the defaults. `train_keras.py --mode evaluate` gives the command
+    evaluate, and evaluate.py the mode evaluate, so that everything behind sees one way to evaluate.
+
+    Args:
+        environ: where a launcher that started this process as a rank says so.
+
+    Raises:
+        UsageError: naming flag, value, rule and remedy.
+        SystemExit: after --help.
+    """
+    given = options.read(command, argv)
+    file = given.pop(options.CONFIG, None)
+    if file is not None:
+        given = {**_settings_of_file(command, file, given), **given}
+    defaults = Config.defaults(command)
+    if command == EVALUATE or (command == TRAIN and given.get("mode") == EVALUATE):
+        defaults = defaults.replace(command=EVALUATE, mode=EVALUATE)
+    config = defaults.replace(**given)
+    validate(config)
+    config = resolve(_inherit(config, given), environ or {})
+    validate(config)  # a run.json may have been edited
+    return config
+
+
+def resolve(config: Config, environ: Mapping[str, str]) -> Config:
+    """`config` with a value for every setting that was left open.
+
+    Raises:
+        UsageError: the environment contradicts --rank_size, or the run.json in log_dir is unreadable.
+    """
+    if config.device.backend == "auto":
+        config = config.replace(backend="ascend" if adapter.is_available() else "tensorflow")
+    config = adopt_rank_size(config, environ)
+    variant = VARIANTS[config.model.model]
+    cores = max(1, _cores() // _local_ranks(config, environ))
+    found: Dict[str, Any] = {
+        "num_classes": variant.num_classes,
+        "image_size": variant.image_size,
+        "growth_rate": variant.growth_rate,
+        "data_threads": cores,
+        "intra_op_threads": cores,
+    }
+    continued = run_folder.continued_run(config)
+    if continued is not None and continued.device.intra_op_threads is not None:
+        found["intra_op_threads"] = continued.device.intra_op_threads
+    return config.replace(**{name: value for name, value in found.items() if config.get(name) is None})
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _local_ranks(config: Config, environ: Mapping[str, str]) -> int:
+    if in_place(environ):
+        return Topology.from_environment(environ, config).local_size
+    if config.device.backend == "ascend":
+        return min(config.device.rank_size, DEVICES_PER_SERVER)
+    return config.device.rank_size
+
+
+def _settings_of_file(command: str, file: str, given: Dict[str, Any]) -> Dict[str, Any]:
+    """What of the run.json `file` applies to `command`."""
+    try:
+        stored = configuration.load(file)
+    except UsageError as error:
+        raise UsageError(f"--config: {error}") from error
+    settings = {
+        name: stored.get(name) for name, field in fields().items() if command in field.metadata["commands"]
+    }
+    if command == FINETUNE and stored.command == EVALUATE:
+        del settings["mode"]
+    mode = given.get("mode", settings.get("mode", EVALUATE))
+    if stored.command == (EVALUATE if mode == EVALUATE else command):
+        return settings
+    # Another command's run: its folder is not this one's, but what it left there can be evaluated.
+    del settings["log_dir"]
+    if mode == EVALUATE:
+        beside = os.path.dirname(file) or "."
+        settings["eval_dir"] = beside if checkpoint_files.newest(beside) else stored.run.log_dir
+    return settings
+
+
+def _inherit(config: Config, given: Dict[str, Any]) -> Config:
+    """`config` with the settings, unless given, that the network in the checkpoint was trained with."""
+    if config.command not in _INHERITED:
+        return config
+    flag, fixed, names = _INHERITED[config.command]
+    path = config.get(flag)
+    stored = run_folder.stored_config(path)
+    if stored is None:
+        return config
+    for name in fixed:
+        if given.get(name) is not None and given[name] != stored.get(name):
+            raise refuse(
+                name,
+                given[name],
+                f"--{flag} {path} was trained with {shown(stored.get(name))}, says the run.json beside it; "
+                f"leave --{name} out",
+            )
+    return config.replace(**{name: stored.get(name) for name in names if given.get(name) is None})

@@ -1,0 +1,219 @@
+"""Everything about a run that can be refused before its first process starts; without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.machinery
+import os
+import sys
+import time
+from typing import Callable, Mapping, Optional, Sequence
+
+from densenet_keras import backends
+from densenet_keras.backends.ascend import flags as npu_flags
+from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import run_folder
+from densenet_keras.data import records
+from densenet_keras.errors import UsageError
+from densenet_keras.network.variants import VARIANTS
+from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAINING, AscendConfig, Config, fields
+from densenet_keras.settings.rules import refuse, shown
+from densenet_keras.topology import Topology, in_place
+
+# Settings that give a checkpoint its meaning: the run that wrote it and the one that continues agree.
+CONTINUED = (
+    "model", "num_classes", "image_size", "growth_rate", "bn_size", "bn_momentum", "bn_epsilon"
+)  # fmt: skip
+# Settings that may change in the middle of a run, but hardly ever should unnoticed.
+REPORTED = (
+    "batch_size", "seed", "label_offset", "drop_rate", "dtype", "lr", "T_max", "lr_update", "warmup_epochs",
+    "momentum", "use_nesterov", "label_smoothing", "weight_decay", "weight_decay_on", "rank_size",
+    "intra_op_threads",
+)  # fmt: skip
+PROGRESS_SECONDS = 1.0
+PROGRESS_SECONDS_IN_A_FILE = 30.0
+
+
+def check(config: Config, environ: Mapping[str, str]) -> None:
+    """Checks folders, checkpoints and data of a resolved configuration.
+
+    Builds the record index of the data where there is none yet, with a progress line on stderr.
+
+    Raises:
+        UsageError: naming flag, value, rule and remedy.
+    """
+    _check_image_size(config)
+    _check_ascend_flags(config)
+    _check_continued_run(config, environ)
+    _check_checkpoints(config)
+    if config.run.callbacks:
+        _check_callbacks(config.run.callbacks)
+    _check_outputs(config)
+    _check_data(config, environ)  # last, because it may take long
+
+
+def _check_image_size(config: Config) -> None:
+    variant = VARIANTS[config.model.model]
+    size = config.model.image_size
+    if size is not None and size < variant.smallest_image_size:
+        raise refuse("image_size", size, f"{variant.name} needs at least {variant.smallest_image_size}")
+
+
+def _check_ascend_flags(config: Config) -> None:
+    if backends.takes_ascend_settings(config):
+        npu_flags.validate(config)
+        return
+    for name in (field.name for field in dataclasses.fields(AscendConfig)):
+        if config.get(name) != fields()[name].default:
+            raise refuse(
+                name, config.get(name),
+                "has effect only with --backend ascend, and this run uses "
+                f"--backend {config.device.backend}; give --backend ascend or leave --{name} out",
+            )  # fmt: skip
+
+
+def _check_continued_run(config: Config, environ: Mapping[str, str]) -> None:
+    stored = run_folder.continued_run(config)
+    if stored is None:
+        return
+    log_dir = config.run.log_dir
+    for name in CONTINUED:
+        if config.get(name) != stored.get(name):
+            raise refuse(
+                name, config.get(name),
+                f"the run in --log_dir {log_dir}, which this command would continue, has "
+                f"{shown(stored.get(name))}; give --{name} {shown(stored.get(name))} to continue it, or "
+                "another --log_dir to start afresh",
+            )  # fmt: skip
+    changes = [
+        f"{name} {shown(stored.get(name))} -> {shown(config.get(name))}"
+        for name in REPORTED
+        if config.get(name) != stored.get(name)
+    ]
+    if _global_batch(config) != _global_batch(stored):
+        changes.append(
+            f"global batch {_global_batch(stored)} -> {_global_batch(config)} images, so that the steps done "
+            "count as another number of epochs"
+        )
+    if changes and _speaks(config, environ):
+        print(f"note: continuing the run in {log_dir} with changes: {', '.join(changes)}", file=sys.stderr)
+
+
+def _speaks(config: Config, environ: Mapping[str, str]) -> bool:
+    """Whether this process tells what concerns all ranks: one of several that check the same does."""
+    return not in_place(environ) or Topology.from_environment(environ, config).is_primary
+
+
+def _global_batch(config: Config) -> int:
+    return config.data.batch_size * config.device.rank_size
+
+
+def _check_checkpoints(config: Config) -> None:
+    if config.command == EVALUATE:
+        _check_holds_checkpoints("eval_dir", config.run.eval_dir)
+    if config.command in TRAINING and config.run.restore_path:
+        _check_holds_checkpoints("restore_path", config.run.restore_path)
+    if config.command == FINETUNE:
+        source = os.path.realpath(run_folder.folder_of(config.run.restore_path))
+        if source == os.path.realpath(config.run.log_dir):
+            raise refuse(
+                "log_dir", config.run.log_dir,
+                "is the folder that --restore_path reads, so that run would be continued instead of a new "
+                "one started; choose another --log_dir",
+            )  # fmt: skip
+
+
+def _check_holds_checkpoints(name: str, path: str) -> None:
+    try:
+        checkpoint_files.list_checkpoints(path)
+    except UsageError as error:
+        raise refuse(name, path, str(error)) from error
+
+
+def _check_callbacks(callbacks: str) -> None:
+    """Looks for the module's file without importing it: that may take TensorFlow, and is the ranks' part."""
+    module = callbacks.partition(":")[0]
+    places: Optional[Sequence[str]] = [os.getcwd(), *sys.path]
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        spec = importlib.machinery.PathFinder.find_spec(name, places) if places is not None else None
+        if spec is None:
+            raise refuse(
+                "callbacks", callbacks,
+                f"no module {name} in the current folder {os.getcwd()} or on PYTHONPATH; start the command "
+                f"where {name.replace('.', '/')}.py can be found",
+            )  # fmt: skip
+        places = spec.submodule_search_locations
+
+
+def _check_data(config: Config, environ: Mapping[str, str]) -> None:
+    if config.data.synthetic_data:
+        return
+    if config.ascend.dry_run and not os.path.isdir(config.data.data_dir):
+        print(f"note: no data in {config.data.data_dir}; the dry run goes without", file=sys.stderr)
+        return
+    names = {"train": (records.TRAIN,), EVALUATE: (records.VALIDATION,)}.get(
+        config.run.mode, (records.TRAIN, records.VALIDATION)
+    )
+    for name in names:
+        records.find_shards(config.data.data_dir, name)  # all that takes no time before what may take long
+    assert config.model.num_classes is not None
+    for name in names:
+        split = records.open_split(config.data.data_dir, name, progress=scan_progress(name), environ=environ)
+        records.check_labels(split, config.data.label_offset, config.model.num_classes)
+        is_short = name == records.TRAIN and len(split) < _global_batch(config)
+        if is_short and _speaks(config, environ):
+            print(
+                f"note: a step takes {_global_batch(config)} images (--batch_size times ranks), and there "
+                f"are {len(split)}: each step trains some of them more than once, and is an epoch",
+                file=sys.stderr,
+            )
+
+
+def scan_progress(name: str) -> Callable[[int, int], None]:
+    """Reports a first scan of a split on stderr, with the time that is left."""
+    started = time.monotonic()
+    is_terminal = sys.stderr.isatty()
+    interval = PROGRESS_SECONDS if is_terminal else PROGRESS_SECONDS_IN_A_FILE
+    last = started
+    finished = False
+
+    def report(done_bytes: int, total_bytes: int) -> None:
+        nonlocal last, finished
+        now = time.monotonic()
+        ends = done_bytes >= total_bytes and last > started
+        if finished or (now - last < interval and not ends):
+            return
+        last, finished = now, done_bytes >= total_bytes
+        left = (now - started) * (total_bytes - done_bytes) / max(done_bytes, 1)
+        line = (
+            f"indexing {name} records, once: {done_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB, "
+            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        )
+        if is_terminal:
+            print("\r" + line, end="\n" if finished else "", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    return report
+
+
+def _check_outputs(config: Config) -> None:
+    log_dir = config.run.log_dir
+    if not _can_write(log_dir):
+        raise refuse("log_dir", log_dir, "cannot be created or written; choose another folder")
+    if os.path.isdir(os.path.join(log_dir, config.run.log_name)):
+        raise refuse("log_name", config.run.log_name, f"is a folder in {log_dir}; choose another name")
+    table = config.run.json
+    folder = os.path.dirname(table) or "."
+    if table and (os.path.isdir(table) or not os.path.isdir(folder) or not _can_write(folder)):
+        raise refuse("json", table, "cannot be written; give a file in a folder that exists")
+
+
+def _can_write(folder: str) -> bool:
+    """Whether `folder` is, or can become, a folder to write to; it is not created to find out."""
+    nearest = os.path.abspath(folder)
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    return os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK)

@@ -1,0 +1,175 @@
+"""One rank: `python -m densenet_keras.commands.worker CONFIG.json`, or in place in a process that is a rank.
+
+The job runs in a second thread. The main thread stays out of TensorFlow, so that signals are handled
+while the job sits in a session.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import faulthandler
+import os
+import re
+import sys
+import threading
+import traceback
+import warnings
+from typing import Iterator, NoReturn, Optional, Set
+
+from densenet_keras import backends
+from densenet_keras.backends.ascend.rank_environment import CORES
+from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
+from densenet_keras.launch import rank_logs, rendezvous
+from densenet_keras.settings import config
+from densenet_keras.settings.config import Config
+from densenet_keras.topology import Topology, adopt_rank_size
+from densenet_keras.watchdog import PARENT, TERMINAL, StopFlag, Watchdog, watch_parent
+
+JOIN_SECONDS = 0.2
+MEETING_SECONDS = 300.0
+LEAVE_SECONDS = 30.0
+
+
+def main() -> NoReturn:
+    """The process that the launcher starts."""
+    watch_parent()
+    faulthandler.enable()
+    _leave(run(sys.argv[1]))
+
+
+def run(path: str) -> int:
+    """Runs this process's part of the command that the configuration file describes.
+
+    Returns:
+        Exit code: 0 done, 1 failed, 2 usage, 128 + number of the signal that stopped it.
+    """
+    try:
+        configuration = config.load(path)
+    except UsageError as error:
+        return _report(error)
+    return run_configuration(configuration)
+
+
+def run_configuration(configuration: Config) -> int:
+    """As `run`, for a configuration at hand; in the main thread."""
+    stop = StopFlag()
+    job = _Job(configuration, stop)
+    with stop.handling_signals():
+        job.start()
+        while job.is_alive():
+            job.join(JOIN_SECONDS)  # a signal may reach any of TensorFlow's threads, and wake none
+    if job.error is not None:
+        return _report(job.error, job.log_path)
+    return 128 + stop.signal if stop.is_set else EXIT_DONE
+
+
+class _Job(threading.Thread):
+    """The rank's work.
+
+    Attributes:
+        error: what it failed with, if it did.
+        log_path: where to leave the reason for a failure; None where the launcher keeps the log.
+    """
+
+    def __init__(self, configuration: Config, stop: StopFlag) -> None:
+        super().__init__(name="job", daemon=True)
+        self._config, self._stop_flag = configuration, stop
+        self.error: Optional[BaseException] = None
+        self.log_path: Optional[str] = None
+
+    def run(self) -> None:
+        """Catches all, SystemExit from a user's callback included: the main thread reports it."""
+        try:
+            self._run()
+        except BaseException as error:  # noqa: B036
+            self.error = error
+
+    def _run(self) -> None:
+        configuration = adopt_rank_size(self._config, os.environ)
+        os.environ.update(backends.prepare_environment(configuration, os.environ))
+        topology = Topology.from_environment(os.environ, configuration)
+        if PARENT not in os.environ:
+            self.log_path = rank_logs.path_of(configuration.run.log_dir, topology.rank)
+        _bind_cores(os.environ.get(CORES, ""))
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # for the user's callbacks
+        device = configuration.device
+        watchdog = Watchdog(device.first_step_timeout_seconds, device.step_timeout_seconds)
+        with watchdog, _addressed(configuration, topology, watchdog) as topology:
+            _import_tensorflow()
+            from densenet_keras.commands import runs
+
+            interactive = os.environ.get(TERMINAL, "") == "1" or sys.stderr.isatty()
+            runs.run(configuration, topology, self._stop_flag, watchdog, interactive)
+
+
+@contextlib.contextmanager
+def _addressed(configuration: Config, topology: Topology, watchdog: Watchdog) -> Iterator[Topology]:
+    """`topology` with the addresses of all ranks, where they are needed and the scheduler gave none."""
+    if topology.size == 1 or topology.addresses or not backends.needs_addresses(configuration):
+        yield topology
+        return
+    key = rendezvous.job_key(os.environ)
+    meeting = rendezvous.Meeting(configuration.run.log_dir, key, topology.rank, topology.size)
+    with contextlib.closing(meeting):
+        with watchdog.phase("waiting for the other ranks", 2 * MEETING_SECONDS):
+            addresses = meeting.addresses(MEETING_SECONDS)
+        yield dataclasses.replace(topology, addresses=addresses)
+
+
+def _bind_cores(cores: str) -> None:
+    """Keeps this thread and those it starts on the cores of a list such as 0-3,8."""
+    chosen: Set[int] = set()
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", cores):
+        chosen.update(range(int(first), int(last or first) + 1))
+    if chosen:
+        with contextlib.suppress(OSError):  # a container may allow other cores: then as it is
+            os.sched_setaffinity(0, chosen)
+
+
+def _import_tensorflow() -> None:
+    """Loads TensorFlow without what its release says about newer NumPy and about itself."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import tensorflow as tf
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+
+
+def _report(error: BaseException, log_path: Optional[str] = None) -> int:
+    """Says what a rank failed with; returns its exit code."""
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        return error.code or EXIT_DONE
+    if isinstance(error, (UsageError, RunError)):
+        text = f"error: {error}\n"
+    else:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    sys.stderr.write(text)
+    if log_path is not None:
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(log_path), exist_ok=True)
+            with open(log_path, "a", encoding="utf-8") as file:
+                file.write(text)
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process without the destructors of TensorFlow, whose servers may wait for dead peers.
+
+    After a failure nothing else runs either: it might wait for peers as well.
+    """
+    if code != EXIT_FAILED:
+        guard = threading.Timer(LEAVE_SECONDS, os._exit, args=[code])
+        guard.daemon = True
+        guard.start()
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

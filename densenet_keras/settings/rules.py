@@ -1,0 +1,75 @@
+"""Which settings can work: each by its own rule, then the ones that depend on each other."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from densenet_keras.errors import UsageError
+from densenet_keras.settings.config import EVALUATE, FINETUNE, Config, fields, kinds
+
+# The files of a run folder; the log must not be one of them.
+RESERVED_LOG_NAMES = (
+    "run.json", "evaluate.json", "plan.json", "metrics.jsonl", "rank_table.json", "checkpoint", "rank_logs"
+)  # fmt: skip
+
+
+def shown(value: Any) -> str:
+    """A setting's value as one would type it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return " ".join(value) or "''"
+    if value is None:
+        return "none"
+    return str(value) or "''"
+
+
+def refuse(name: str, value: Any, rule: str) -> UsageError:
+    """The error for a flag whose value breaks `rule`."""
+    return UsageError(f"--{name} {shown(value)}: {rule}")
+
+
+def validate(config: Config) -> None:
+    """Refuses settings that no machine and no data could make work.
+
+    The settings of the group `ascend` are checked further by their backend (see `preflight`).
+
+    Raises:
+        UsageError: flag, value and rule of the first that fails.
+    """
+    for name, field in fields().items():
+        value = config.get(name)
+        if value is None:
+            continue
+        for item in value if kinds()[name].many else (value,):
+            _validate_item(name, item, field.metadata)
+    _validate_run(config)
+
+
+def _validate_item(name: str, value: Any, metadata: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise refuse(name, value, "must be a finite number")
+    choices = metadata["choices"]
+    if choices is not None and value not in choices:
+        raise refuse(name, value, f"must be one of {', '.join(choices)}")
+    rule = metadata["rule"]
+    if rule is not None and not rule.holds(value):
+        raise refuse(name, value, rule.text)
+
+
+def _validate_run(config: Config) -> None:
+    optimizer, run = config.optimizer, config.run
+    if optimizer.warmup_epochs > optimizer.T_max:
+        raise refuse(
+            "warmup_epochs", optimizer.warmup_epochs,
+            f"must be at most --T_max ({optimizer.T_max}), which includes the warm-up",
+        )
+    if run.log_name in RESERVED_LOG_NAMES or run.log_name.startswith("model.ckpt-"):
+        raise refuse("log_name", run.log_name, "is a name that a run folder needs itself; take another")
+    if config.command == FINETUNE and run.mode == "evaluate":
+        raise refuse("mode", run.mode, "finetune.py trains; use evaluate.py")
+    if config.command == FINETUNE and not run.restore_path:
+        raise UsageError("--restore is missing: finetune.py needs the checkpoint to start from")
+    if run.json and config.command != EVALUATE and run.mode != "evaluate":
+        raise refuse("json", run.json, "has effect only in evaluate.py and --mode evaluate")

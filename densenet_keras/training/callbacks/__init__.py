@@ -1,0 +1,39 @@
+"""Keras callbacks of a training run.
+
+The order of the list matters and stands in one place, the function that builds it:
+
+1. CosineLearningRate and StopOnNonFinite, so that nothing below sees a step that went wrong,
+2. Throughput, which adds `images_per_second` to the logs where a log line is due,
+3. on the primary only: Console, Metrics, TensorBoard, ProgressBar, which write where that is so,
+4. CheckpointSaver: after StopOnNonFinite, so that no broken weights are saved,
+5. Evaluate: after CheckpointSaver, so that what is evaluated has been saved; before the user's own
+   callbacks, so that these find val_top1, val_top5 and val_loss in the epoch's logs,
+6. the user's own.
+
+Those of 3 never touch the session or another rank, so they cannot make a rank wait for its peers.
+1, 2, 4 and 5 run on every rank.
+"""
+
+from __future__ import annotations
+
+from densenet_keras.training.callbacks.console import Console
+from densenet_keras.training.callbacks.evaluation import Evaluate
+from densenet_keras.training.callbacks.guard import StopOnNonFinite
+from densenet_keras.training.callbacks.learning_rate import CosineLearningRate
+from densenet_keras.training.callbacks.metrics import Metrics
+from densenet_keras.training.callbacks.progress_bar import ProgressBar
+from densenet_keras.training.callbacks.saving import CheckpointSaver
+from densenet_keras.training.callbacks.tensorboard import TensorBoard
+from densenet_keras.training.callbacks.throughput import Throughput
+
+__all__ = [
+    "CheckpointSaver",
+    "Console",
+    "CosineLearningRate",
+    "Evaluate",
+    "Metrics",
+    "ProgressBar",
+    "StopOnNonFinite",
+    "TensorBoard",
+    "Throughput",
+]

@@ -1,0 +1,80 @@
+"""The log that people read."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from densenet_keras.schedule import StepLogs
+from densenet_keras.training.callbacks.evaluation import TABLE_HEADER, table_row
+from densenet_keras.training.evaluation import EvalResult
+
+
+class _ThroughTqdm(logging.Handler):
+    """Prints above a progress bar instead of into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record))
+
+
+class Console(tf.keras.callbacks.Callback):
+    """Writes the original's log lines to the terminal and to log_dir/log_name (appended to).
+
+    A line ends with what the original's had not: the share of the time spent waiting for data, if the
+    backend can tell, and what the backend itself reports.
+    """
+
+    def __init__(self, log_dir: str, log_name: str) -> None:
+        super().__init__()
+        os.makedirs(log_dir, exist_ok=True)
+        self._logger = logging.Logger(log_name, logging.INFO)
+        log_file = logging.FileHandler(os.path.join(log_dir, log_name), encoding="utf-8")
+        for handler in (_ThroughTqdm(), log_file):
+            handler.setFormatter(logging.Formatter("%(message)s"))
+            self._logger.addHandler(handler)
+        self._table_is_open = False
+
+    def write(self, line: str) -> None:
+        """A line of its own."""
+        self._table_is_open = False
+        self._logger.info(line)
+
+    def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
+        if "images_per_second" in logs:
+            self.write(log_line(logs))
+
+    def evaluation(self, step: int, epoch: float, result: EvalResult, time_utc: str) -> None:
+        """A row of the evaluation table, under its header if another line came between."""
+        if not self._table_is_open:
+            self.write(TABLE_HEADER)
+        self._table_is_open = True
+        self._logger.info(table_row(step, epoch, result, time_utc))
+
+    def close(self) -> None:
+        """Closes the log file."""
+        for handler in list(self._logger.handlers):
+            self._logger.removeHandler(handler)
+            handler.close()
+
+
+_SHOWN = ("images_per_second", "data_wait_fraction", "loss", "total_loss", "learning_rate")
+
+
+def log_line(logs: StepLogs) -> str:
+    """`logs` in the original's format, with further fields behind it."""
+    progress = logs.progress
+    line = (
+        f"step:{progress.step:6d}  epoch:{progress.epoch:5.1f}  FPS:{logs['images_per_second']:7.1f}  "
+        f"loss:{logs['loss']:6.3f}  total_loss:{logs['total_loss']:6.3f}  lr:{logs['learning_rate']:7.5f}"
+    )
+    waiting = logs["data_wait_fraction"]
+    if math.isfinite(waiting):
+        line += f"  data_wait:{waiting:6.1%}"
+    for name, value in logs.scalars().items():
+        if name not in _SHOWN:
+            line += f"  {name}:{value:g}"
+    return line

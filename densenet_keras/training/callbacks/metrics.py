@@ -1,0 +1,89 @@
+"""The log that programs read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any, Dict, List
+
+import tensorflow as tf
+
+from densenet_keras.schedule import StepLogs
+from densenet_keras.training.evaluation import EvalResult
+
+FILE_NAME = "metrics.jsonl"
+
+
+class Metrics(tf.keras.callbacks.Callback):
+    """Appends to log_dir/metrics.jsonl: one JSON object for each log line and each evaluation.
+
+    What is not a number or not known is null.
+    """
+
+    def __init__(self, log_dir: str, first_step: int) -> None:
+        """Drops lines beyond `first_step`: training repeats them, having started from there again."""
+        super().__init__()
+        os.makedirs(log_dir, exist_ok=True)
+        path = os.path.join(log_dir, FILE_NAME)
+        drop_after(path, first_step)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until close()
+
+    def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
+        if "images_per_second" not in logs:
+            return
+        self._write({"step": logs.progress.step, "epoch": logs.progress.epoch, **logs.scalars()})
+
+    def evaluation(self, step: int, epoch: float, result: EvalResult, time_utc: str) -> None:
+        """A line for one evaluation; top1 and top5 in percent."""
+        self._write({"step": step, "epoch": epoch, **result._asdict()})
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _write(self, values: Dict[str, Any]) -> None:
+        line = {name: _finite(value) for name, value in values.items()}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+
+def holds_evaluation(log_dir: str, step: int) -> bool:
+    """Whether the metrics.jsonl in `log_dir` has a line of the evaluation of `step`."""
+    path = os.path.join(log_dir, FILE_NAME)
+    if not os.path.exists(path):
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return any('"top1"' in line and _step(line) == step for line in file)
+
+
+def drop_after(path: str, step: int) -> None:
+    """Removes the lines of later steps than `step`, and what a kill left of a line."""
+    if not os.path.exists(path):
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.readlines()
+    kept = [line for line in lines if _step(line) <= step]
+    if kept == lines:
+        return
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        file.writelines(kept)
+    os.replace(path + ".new", path)
+
+
+def _step(line: str) -> float:
+    """The step of a line; infinite if it is not a whole one."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(path: str) -> List[Dict[str, Any]]:
+    """The objects of a metrics.jsonl."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]

@@ -1,0 +1,189 @@
+"""Flags of the NPU, checked without a device, an adapter or TensorFlow."""
+
+import json
+
+import pytest
+
+from densenet_keras import schedule
+from densenet_keras.backends.ascend import adapter, loop_plan
+from densenet_keras.backends.ascend import flags as npu_flags
+from densenet_keras.backends.ascend import options as npu_options
+from densenet_keras.errors import UsageError
+from densenet_keras.settings.config import EVALUATE, Config
+
+
+def options(rank=0, length=1, **settings):
+    return npu_options.session_options(Config().replace(**settings), rank, length)
+
+
+def refusal(**settings):
+    with pytest.raises(UsageError) as caught:
+        npu_flags.validate(Config().replace(**settings))
+    return str(caught.value)
+
+
+def test_every_option_of_a_plain_run_has_the_field_that_the_device_reads():
+    assert dict(options(length=10)) == {
+        "use_off_line": ("b", True),
+        "enable_data_pre_proc": ("b", True),
+        "mix_compile_mode": ("b", False),
+        "iterations_per_loop": ("i", 10),
+        "graph_run_mode": ("i", 1),
+        "precision_mode": ("s", "allow_mix_precision"),
+        "hcom_parallel": ("b", True),
+    }
+
+
+def test_python_types_fit_the_fields(tmp_path):
+    mixlist = tmp_path / "mixlist.json"
+    mixlist.write_text("{}")
+    given = options(
+        modify_mixlist=str(mixlist),
+        profiling=str(tmp_path),
+        dump=str(tmp_path),
+        graph_memory_max_size="26*1024*1024*1024",
+        op_compiler_cache_dir=str(tmp_path / "cache"),
+        npu_option=("op_debug_level=1", "lower_functional_ops=true", "fusion_switch_file=" + str(mixlist)),
+    )
+    kinds = {"b": bool, "i": int, "s": str}
+    for key, (field, value) in given.items():
+        assert type(value) is kinds[field], key
+        if key in adapter.OPTIONS:
+            assert adapter.OPTIONS[key].field == field
+
+
+@pytest.mark.parametrize("settings", [{"command": EVALUATE}, {"mode": "evaluate"}])
+def test_evaluation_compiles_for_inference(settings):
+    assert options(**settings)["graph_run_mode"] == ("i", 0)
+
+
+def test_each_rank_dumps_and_profiles_into_its_own_folder(tmp_path):
+    settings = {"dump": str(tmp_path / "dump"), "profiling": str(tmp_path / "profile")}
+    folders = set()
+    for rank in range(3):
+        given = options(rank, **settings)
+        npu_options.make_folders(given)
+        folders.add(given["dump_path"][1])
+        folders.add(json.loads(given["profiling_options"][1])["output"])
+    assert len(folders) == 6
+    assert all((tmp_path / folder).is_dir() for folder in folders)
+
+
+def test_a_profile_names_both_points_or_the_device_refuses_it(tmp_path):
+    given = options(profiling=str(tmp_path))
+    profile = json.loads(given["profiling_options"][1])
+    assert given["profiling_mode"] == ("b", True)
+    assert profile["training_trace"] == "on"
+    assert {"fp_point", "bp_point"} <= set(profile)
+
+
+def test_overflow_debug_dumps_what_overflows(tmp_path):
+    given = options(overflow_debug=str(tmp_path))
+    assert given["enable_dump_debug"] == ("b", True)
+    assert given["dump_debug_mode"] == ("s", "all")
+    assert "enable_dump" not in given
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"npu_option": ("enable_small_chanel=1",)}, "enable_small_channel"),
+        ({"npu_option": ("hcom_paralel=true",)}, "--hcom_parallel"),
+        ({"npu_option": ("hcom_parallel=true",)}, "--hcom_parallel"),
+        ({"npu_option": ("use_off_line=false",)}, "host"),
+        ({"npu_option": ("iterations_per_loop=3",)}, "--iterations_per_loop"),
+        ({"npu_option": ("dynamic_input=true",)}, "static"),
+        ({"npu_option": ("op_debug_level=high",)}, "whole number"),
+        ({"npu_option": ("lower_functional_ops=1",)}, "true or false"),
+        ({"npu_option": ("op_select_implmode=fast",)}, "high_precision"),
+        ({"npu_option": ("op_debug_level",)}, "KEY=VALUE"),
+        ({"npu_option": ("op_debug_level=1", "op_debug_level=2")}, "twice"),
+        ({"npu_option": ("fusion_switch_file=/no/such/file",)}, "does not exist"),
+        ({"npu_option": ("dump_layer=conv",)}, "--dump"),
+        ({"dump": "d", "overflow_debug": "o"}, "exclude"),
+        ({"dump_step": "3"}, "--dump DIR"),
+        ({"dump": "d", "dump_step": "5-3"}, "5-3"),
+        ({"dump": "d", "dump_step": "|".join(["1"] * 101)}, "101"),
+        ({"modify_mixlist": "m.json", "precision_mode": "force_fp16"}, "allow_mix_precision"),
+        ({"modify_mixlist": "/no/such/file"}, "does not exist"),
+        ({"graph_memory_max_size": "lots"}, "lots"),
+        ({"graph_memory_max_size": "27*1024*1024*1024"}, "31 GiB"),
+        ({"op_compiler_cache_dir": "/dev/null/cache"}, "/dev/null"),
+        ({"loss_scale": "0.5"}, "at least 1"),
+        ({"loss_scale": "nan"}, "at least 1"),
+        ({"max_skipped_steps": 0}, "at least 1"),
+        ({"gradient_split": "size:50,40"}, "90"),
+        ({"gradient_split": "idx:5,3"}, "larger"),
+        ({"gradient_split": "idx:" + ",".join(map(str, range(9)))}, "9 segments"),
+        ({"gradient_split": "even"}, "idx:"),
+    ],
+)
+def test_mistakes_are_refused_with_the_rule(settings, words):
+    assert words in refusal(**settings)
+
+
+def test_another_precision_option_takes_the_place_of_the_usual_one():
+    given = options(npu_option=("precision_mode_v2=mixed_float16",))
+    assert given["precision_mode_v2"] == ("s", "mixed_float16")
+    assert "precision_mode" not in given
+    with pytest.raises(UsageError):
+        options(npu_option=("precision_mode_v2=fp16",), precision_mode="force_fp16")
+
+
+def test_no_key_is_both_open_and_decided():
+    assert not set(adapter.OPTIONS) & (set(adapter.OWNED) | set(adapter.REFUSED))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"), [("none", "none", 1.0), ("dynamic", "dynamic", 1.0), ("512", "fixed", 512.0)]
+)
+def test_loss_scales(text, kind, value):
+    assert npu_flags.loss_scale(Config().replace(loss_scale=text)) == (kind, value)
+
+
+def plan(total, per_epoch, longest, save=10**6):
+    return schedule.RunPlan(
+        train_images=per_epoch,
+        eval_images=0,
+        global_batch=1,
+        steps_per_epoch=per_epoch,
+        total_steps=total,
+        log_interval_steps=longest,
+        save_interval_steps=save,
+        eval_interval_steps=0,
+        iterations_per_loop=longest,
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "first_step", "length", "singles"),
+    [
+        (plan(40, 10, 10), 0, 10, 0),  # fits
+        (plan(48, 12, 10), 0, 2, 0),  # chunks of 2, 4, 6, 8 and 10
+        (plan(7, 100, 5), 0, 5, 2),  # chunks of 5 and 2: steps one by one would take more than twice the runs
+        (plan(6, 100, 4), 0, 2, 0),  # chunks of 4 and 2
+        (plan(7, 100, 1), 0, 1, 0),
+        (plan(40, 10, 10), 5, 5, 0),  # resumed within an epoch
+        (plan(3, 1000, 10), 0, 3, 0),
+    ],
+)
+def test_loop_length(run, first_step, length, singles):
+    chosen = loop_plan.choose(run, first_step)
+    assert (chosen.length, chosen.single_steps) == (length, singles)
+    steps = chosen.loops * chosen.length + chosen.single_steps
+    assert steps == run.total_steps - first_step
+
+
+def test_imagenet_on_eight_devices_loops_and_says_what_would_fit():
+    run = schedule.plan(Config().replace(rank_size=8, max_epochs=150, mode="train"), 1281167, 50000)
+    chosen = loop_plan.choose(run, 0)
+    assert chosen.length == 10
+    assert chosen.single_steps < 0.01 * run.total_steps
+    text = loop_plan.explain(chosen, run)
+    assert "loop length 10" in text
+    assert "--iterations_per_loop 9 --save_checkpoints_steps 5004" in text
+
+
+def test_notes_say_that_without_loss_scaling_overflow_is_not_seen():
+    assert any("--loss_scale 1" in note for note in npu_flags.notes(Config()))
+    assert not npu_flags.notes(Config().replace(loss_scale="1"))

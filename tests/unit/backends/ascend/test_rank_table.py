@@ -1,0 +1,569 @@
+"""Rank tables and the environments made from them, for jobs on one and on several servers."""
+
+import json
+import os
+
+import pytest
+
+from densenet_keras.backends.ascend import job_table, rank_table
+from densenet_keras.backends.ascend.machine import Machine, _addresses, _device_ids
+from densenet_keras.backends.ascend.rank_environment import (
+    complete_environment,
+    core_range,
+    rank_environments,
+)
+from densenet_keras.errors import UsageError
+from densenet_keras.settings.config import Config
+
+HCCN_CONF = "".join(
+    f"address_{n}=192.168.{100 + n % 4}.{101 - n // 4}\nnetmask_{n}=255.255.255.0\n"
+    for n in range(8)
+)
+SERVER = Machine("node1", ("10.0.0.1",), tuple(range(8)), tuple(range(96)), 96)
+
+
+def entry(device, address, rank):
+    return {"device_id": str(device), "device_ip": address, "rank_id": str(rank)}
+
+
+def two_servers(**changes):
+    values = {
+        "version": "1.0",
+        "server_count": "2",
+        "server_list": [
+            {
+                "server_id": f"10.0.0.{server + 1}",
+                "host_nic_ip": "reserve",
+                "device": [entry(d, f"192.0.2.{server * 8 + d + 1}", server * 8 + d) for d in range(8)],
+            }
+            for server in range(2)
+        ],
+        "status": "completed",
+    }
+    values.update(changes)
+    return values
+
+
+def grouped(pods=(("job-worker-0", "10.0.0.1", (0, 1)), ("job-worker-1", "10.0.0.2", (0, 1)))):
+    return {
+        "group_count": "1",
+        "group_list": [
+            {
+                "group_name": "worker",
+                "device_count": str(sum(len(devices) for _, _, devices in pods)),
+                "instance_count": str(len(pods)),
+                "instance_list": [
+                    {
+                        "devices": [
+                            {"device_id": str(d), "device_ip": f"192.0.2.{10 * p + d + 1}"} for d in devices
+                        ],
+                        "pod_name": name,
+                        "server_id": server,
+                    }
+                    for p, (name, server, devices) in enumerate(pods)
+                ],
+            }
+        ],
+        "status": "completed",
+    }
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(values, name="table.json"):
+        path = tmp_path / name
+        path.write_text(values if isinstance(values, str) else json.dumps(values))
+        return str(path)
+
+    return write
+
+
+def config(tmp_path, size, **changes):
+    return Config().replace(
+        backend="ascend", rank_size=size, log_dir=str(tmp_path / "run"), **changes
+    )
+
+
+# What a table may say.
+
+
+def test_a_sound_table_of_two_servers_passes(save):
+    table = rank_table.load(save(two_servers()))
+    table.check(16)
+    assert sorted(table.ranks()) == list(range(16))
+    server, device = table.ranks()[9]
+    assert (server.server_id, device.device_id, device.device_ip) == ("10.0.0.2", 1, "192.0.2.10")
+
+
+def change(path, value):
+    def apply(values):
+        place = values
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    return apply
+
+
+FIRST = ("server_list", 0, "device")
+WRONG = {
+    "rank twice": (change((*FIRST, 3, "rank_id"), "2"), ["10.0.0.1", "device 3", "rank_id 2", "device 2"]),
+    "rank gap": (change((*FIRST, 3, "rank_id"), "16"), ["10.0.0.1", "device 3", "rank_id 16", "0 to 15"]),
+    "device twice": (change((*FIRST, 3, "device_id"), "2"), ["10.0.0.1", "device_id 2", "2 times"]),
+    "no such device": (change((*FIRST, 3, "device_id"), "8"), ["10.0.0.1", "device_id 8", "0 to 7"]),
+    "address twice": (change((*FIRST, 3, "device_ip"), "192.0.2.9"), ["device 0", "192.0.2.9", "10.0.0.1"]),
+    "address malformed": (change((*FIRST, 3, "device_ip"), "192.0.2"),
+                          ["device 3", "'192.0.2'", "hccn_tool"]),
+    "address zeros": (change((*FIRST, 3, "device_ip"), "192.0.2.04"), ["device 3", "'192.0.2.04'"]),
+    "address empty": (change((*FIRST, 3, "device_ip"), ""), ["device 3", "no IPv4"]),
+    "count": (change(("server_count",), "1"), ["server_count is '1'", "2 servers"]),
+    "status": (change(("status",), "initializing"), ["'initializing'", "'completed'"]),
+    "version": (change(("version",), "1.2"), ["'1.2'", "'1.0'"]),
+    "server twice": (change(("server_list", 1, "server_id"), "10.0.0.1"), ["'10.0.0.1'", "servers 0 and 1"]),
+    "no server id": (change(("server_list", 1, "server_id"), ""), ["server 1", "1 to 63"]),
+    "three devices": (lambda v: v["server_list"][0].update(device=v["server_list"][0]["device"][:3]),
+                      ["10.0.0.1", "3 devices", "1, 2, 4 or 8"]),
+    "uneven": (lambda v: v["server_list"][0].update(device=v["server_list"][0]["device"][:4]),
+               ["different numbers", "every server"]),
+}
+
+
+@pytest.mark.parametrize("name", sorted(WRONG))
+def test_a_broken_rule_is_named_with_file_place_value_and_remedy(save, name):
+    spoil, expected = WRONG[name]
+    values = two_servers()
+    spoil(values)
+    path = save(values)
+    with pytest.raises(UsageError) as error:
+        rank_table.load(path).check(16)
+    for text in [path, *expected]:
+        assert text in str(error.value)
+
+
+def test_all_broken_rules_are_reported_at_once(save):
+    values = two_servers(server_count="3")
+    values["server_list"][0]["device"][3]["device_ip"] = "nonsense"
+    with pytest.raises(UsageError, match=r"(?s)server_count.*nonsense"):
+        rank_table.load(save(values)).check(16)
+
+
+@pytest.mark.parametrize("size", [1, 8, 17])
+def test_the_table_must_have_the_size_of_the_job(save, size):
+    with pytest.raises(UsageError, match=f"16 devices, but --rank_size is {size}"):
+        rank_table.load(save(two_servers())).check(size)
+
+
+@pytest.mark.parametrize(
+    ("devices", "allowed"),
+    [
+        ([0], True), ([7], True), ([0, 1], True), ([1, 3], True), ([4, 6], True), ([3, 4], False),
+        ([0, 1, 2], False), ([0, 1, 2, 3], True), ([4, 5, 6, 7], True), ([2, 3, 4, 5], False),
+        ([0, 1, 2, 3, 4, 5], False), (list(range(8)), True),
+    ],
+)
+def test_device_sets_that_the_910_connects(devices, allowed):
+    table = rank_table.from_hccn_conf(HCCN_CONF, devices, "10.0.0.1")
+    if allowed:
+        table.check(len(devices))
+    else:
+        with pytest.raises(UsageError, match="1, 2, 4 or 8|both networks"):
+            table.check(len(devices))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "one JSON object"),
+        ('{"status": "completed"}', "neither server_list nor group_list"),
+        ('{"server_list": {}}', "must be a list"),
+        ('{"server_list": [{"device": [{"device_id": "x"}]}]}', r"server_list\[0\], device\[0\].*'x'"),
+        (json.dumps(dict(grouped(), group_count="2")), "group_count is '2', but 1 are listed"),
+    ],
+)
+def test_unreadable_tables_name_the_file_and_the_place(save, content, message):
+    path = save(content)
+    with pytest.raises(UsageError, match=message) as error:
+        rank_table.load(path)
+    assert path in str(error.value)
+
+
+def test_a_missing_file_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        rank_table.load(str(tmp_path / "none.json"))
+
+
+def test_the_old_form_counts_ranks_in_its_order(save):
+    table = rank_table.load(save(grouped()))
+    table.check(4)
+    places = [(rank, server.server_id, device.device_id) for rank, (server, device) in
+              sorted(table.ranks().items())]
+    assert places == [(0, "10.0.0.1", 0), (1, "10.0.0.1", 1), (2, "10.0.0.2", 0), (3, "10.0.0.2", 1)]
+
+
+def test_pods_of_one_server_in_the_old_form_are_one_server(save):
+    pods = [(str(n), "10.0.0.1", (n,)) for n in range(4)]
+    table = rank_table.load(save(grouped(pods)))
+    table.check(4)
+    assert len(table.servers) == 1
+    assert table.servers[0].names[::2] == ("10.0.0.1",) * 4
+
+
+def test_a_written_table_is_version_1_of_strings_and_reads_back(tmp_path):
+    path = str(tmp_path / "folder" / "rank_table.json")
+    made = rank_table.from_hccn_conf(HCCN_CONF, [4, 5], "10.0.0.1")
+    rank_table.write(made, path)
+    with open(path) as file:
+        values = json.load(file)
+    assert values["version"] == "1.0"
+    assert values["server_count"] == "1"
+    assert values["server_list"][0]["device"] == [
+        entry(4, "192.168.100.100", 0), entry(5, "192.168.101.100", 1)
+    ]
+    rank_table.load(path).check(2)
+    assert os.listdir(os.path.dirname(path)) == ["rank_table.json"]
+
+
+# /etc/hccn.conf
+
+
+def test_a_device_without_an_address_is_named():
+    with pytest.raises(UsageError, match=r"address_6= for device 6.*hccn_tool -i 6"):
+        rank_table.from_hccn_conf(HCCN_CONF.replace("address_6=", "#address_6="), range(8), "10.0.0.1")
+
+
+def test_two_addresses_of_a_device_are_refused():
+    with pytest.raises(UsageError, match="device 0 has the addresses"):
+        rank_table.from_hccn_conf(HCCN_CONF + "address_0=10.1.1.1\n", [0], "10.0.0.1")
+
+
+def test_the_command_joins_the_configurations_of_several_servers(save, tmp_path, capsys):
+    second = HCCN_CONF.replace("192.168.", "192.169.")
+    arguments = [f"10.0.0.1={save(HCCN_CONF, 'a')}", f"10.0.0.2={save(second, 'b')}"]
+    path = str(tmp_path / "common.json")
+    assert rank_table.main([path, *arguments]) == 0
+    assert "16 ranks on 2 servers" in capsys.readouterr().out
+    rank_table.load(path).check(16)
+    assert rank_table.main([path, arguments[0], f"10.0.0.2={save(HCCN_CONF, 'b')}"]) == 2
+    assert "is also that of" in capsys.readouterr().err
+    assert rank_table.main([path]) == 2
+
+
+# The environments that the launcher gives.
+
+
+def environments(tmp_path, size, env=None, machine=SERVER, conf=HCCN_CONF, **changes):
+    path = tmp_path / "hccn.conf"
+    if conf is not None:
+        path.write_text(conf)
+    return rank_environments(
+        config(tmp_path, size, **changes), env or {}, hccn_conf_path=str(path), machine=machine
+    )
+
+
+def test_eight_ranks_of_one_server(tmp_path):
+    ranks = environments(tmp_path, 8)
+    path = str(tmp_path / "run" / "rank_table.json")
+    rank_table.load(path).check(8)
+    assert [rank.pop("DENSENET_KERAS_CORES") for rank in ranks] == [
+        f"{12 * n}-{12 * n + 11}" for n in range(8)
+    ]
+    assert ranks == [
+        {
+            "RANK_ID": str(n),
+            "RANK_SIZE": "8",
+            "RANK_TABLE_FILE": path,
+            "DEVICE_ID": str(n),
+            "ASCEND_DEVICE_ID": str(n),
+            "DEVICE_INDEX": str(n),
+            "JOB_ID": "densenet-keras",
+            "HCCL_CONNECT_TIMEOUT": "3600",
+        }
+        for n in range(8)
+    ]
+
+
+def test_one_rank_needs_no_table(tmp_path):
+    (rank,) = environments(tmp_path, 1, conf=None)
+    assert rank == {
+        "RANK_ID": "0", "RANK_SIZE": "1", "DEVICE_ID": "0", "ASCEND_DEVICE_ID": "0", "DEVICE_INDEX": "0",
+        "JOB_ID": "densenet-keras", "HCCL_CONNECT_TIMEOUT": "3600",
+    }
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({"DEVICE_ID": "3"}, {"ASCEND_DEVICE_ID": "3"}),
+        ({"ASCEND_DEVICE_ID": "5"}, {"DEVICE_ID": "5"}),
+        ({"JOB_ID": ""}, {"JOB_ID": "densenet-keras", "DEVICE_ID": "0"}),
+    ],
+)
+def test_one_rank_follows_the_device_that_is_set(tmp_path, env, expected):
+    (rank,) = environments(tmp_path, 1, env, conf=None)
+    assert {name: rank[name] for name in expected} == expected
+    assert not {name for name, value in env.items() if value} & set(rank)
+
+
+def test_what_the_user_set_stays(tmp_path):
+    env = {"JOB_ID": "mine", "HCCL_CONNECT_TIMEOUT": "7200", "RANK_SIZE": "2",
+           "DENSENET_KERAS_CORES": "0-1", "PATH": "/bin"}
+    for rank in environments(tmp_path, 2, env):
+        assert not set(env) & set(rank)
+
+
+@pytest.mark.parametrize("seconds", [60, 1200, 20000])
+def test_the_connection_waits_as_long_as_the_first_step_within_limits(tmp_path, seconds):
+    (rank,) = environments(tmp_path, 1, first_step_timeout_seconds=seconds)
+    assert rank["HCCL_CONNECT_TIMEOUT"] == str(min(max(seconds, 600), 7200))
+
+
+@pytest.mark.parametrize(
+    ("size", "env", "message"),
+    [
+        (2, {"DEVICE_ID": "0"}, "DEVICE_ID=0 .*each needs its own; unset DEVICE_ID"),
+        (2, {"RANK_SIZE": "8"}, "RANK_SIZE=8 .*--rank_size 2"),
+        (1, {"CM_WORKER_SIZE": "8", "CM_CHIEF_IP": "10.0.0.1"}, "CM_CHIEF_IP=.*unset CM_CHIEF_IP, CM_WORKER"),
+        (1, {"JOB_ID": "0123"}, "JOB_ID=0123 may have"),
+        (1, {"JOB_ID": "my job"}, "JOB_ID=my job may have"),
+        (1, {"HCCL_CONNECT_TIMEOUT": "30"}, "HCCL_CONNECT_TIMEOUT=30 must be 120 to 7200"),
+        (1, {"DEVICE_ID": "first"}, "DEVICE_ID=first must be a whole number"),
+        (3, {}, "--rank_size 3 on one server.*--rank_table"),
+        (16, {}, "--rank_size 16 on one server.*--rank_table"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path, size, env, message):
+    with pytest.raises(UsageError, match=message):
+        environments(tmp_path, size, env)
+
+
+def test_no_nic_configuration_says_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match=r"hccn.conf cannot be read.*--rank_table"):
+        environments(tmp_path, 2, conf=None)
+
+
+def test_a_dry_run_plans_without_device_or_file(tmp_path):
+    ranks = environments(tmp_path, 8, machine=Machine(cores=(0, 1), core_count=2), conf=None, dry_run=True)
+    assert [rank["DEVICE_ID"] for rank in ranks] == [str(n) for n in range(8)]
+    assert ranks[0]["RANK_TABLE_FILE"] == str(tmp_path / "run" / "rank_table.json")
+    assert not (tmp_path / "run").exists()
+    assert "DENSENET_KERAS_CORES" not in ranks[0]
+
+
+def test_a_container_numbers_its_devices_from_zero(tmp_path):
+    container = Machine("pod", ("172.17.0.2",), (4, 5, 6, 7), tuple(range(48, 96)), 96)
+    ranks = environments(tmp_path, 4, machine=container)
+    assert [(rank["DEVICE_ID"], rank["ASCEND_DEVICE_ID"]) for rank in ranks] == [
+        ("4", "0"), ("5", "1"), ("6", "2"), ("7", "3")
+    ]
+    assert ranks[3]["DENSENET_KERAS_CORES"] == "84-95"
+    with pytest.raises(UsageError, match=r"devices \[4, 5, 6, 7\], but 8 of"):
+        environments(tmp_path, 8, machine=container)
+    straddling = Machine("pod", ("172.17.0.2",), (3, 4), (0,), 1)
+    with pytest.raises(UsageError, match="of one network"):
+        environments(tmp_path, 2, machine=straddling)
+
+
+# Several servers: the same command with the common table.
+
+
+@pytest.mark.parametrize(
+    ("host", "env", "first"),
+    [
+        (Machine("node1", ("10.0.0.1",)), {}, 0),
+        (Machine("node2", ("172.17.0.1", "10.0.0.2")), {}, 8),
+        (Machine("pod-1", ("172.17.0.2",)), {"XDL_IP": "10.0.0.2"}, 8),
+        (Machine("pod-1", ("172.17.0.2",)), {"HOST_IP": "10.0.0.2"}, 8),
+        (Machine("pod-1", ("10.0.0.1",)), {"DENSENET_KERAS_SERVER_ID": "10.0.0.2"}, 8),
+    ],
+)
+def test_each_server_starts_its_own_ranks(tmp_path, save, host, env, first):
+    path = save(two_servers())
+    ranks = environments(tmp_path, 16, env, machine=host, conf=None, rank_table=path)
+    assert [rank["RANK_ID"] for rank in ranks] == [str(first + n) for n in range(8)]
+    assert [rank["DEVICE_ID"] for rank in ranks] == [str(n) for n in range(8)]
+    assert {rank["RANK_TABLE_FILE"] for rank in ranks} == {path}
+    assert {rank["RANK_SIZE"] for rank in ranks} == {"16"}
+
+
+@pytest.mark.parametrize(
+    ("host", "env", "message"),
+    [
+        (Machine("other", ("10.9.9.9",)), {}, "is this machine, other with 10.9.9.9.*SERVER_ID"),
+        (SERVER, {"DENSENET_KERAS_SERVER_ID": "10.0.0.3"}, "10.0.0.3 is no server of.*10.0.0.1, 10.0.0.2"),
+        (SERVER, {"RANK_TABLE_FILE": "/elsewhere.json"}, "differ; unset"),
+        (Machine("node1", ("10.0.0.1",), (0, 1)), {}, "device 2, but only /dev/davinci0, /dev/davinci1"),
+    ],
+)
+def test_a_server_that_cannot_take_its_part_is_refused(tmp_path, save, host, env, message):
+    with pytest.raises(UsageError, match=message):
+        environments(tmp_path, 16, env, machine=host, conf=None, rank_table=save(two_servers()))
+
+
+def test_a_table_of_one_server_needs_no_known_name(tmp_path, save):
+    values = two_servers(server_count="1")
+    del values["server_list"][1]
+    ranks = environments(tmp_path, 8, {"RANK_TABLE_FILE": save(values)}, machine=Machine("pod"), conf=None)
+    assert len(ranks) == 8
+    assert "RANK_TABLE_FILE" not in ranks[0]
+
+
+def test_the_old_form_is_translated_for_the_ranks(tmp_path, save):
+    path = save(grouped())
+    env = {"MA_CURRENT_INSTANCE_NAME": "job-worker-1"}
+    ranks = environments(tmp_path, 4, env, machine=Machine("pod"), conf=None, rank_table=path)
+    assert [rank["RANK_ID"] for rank in ranks] == ["2", "3"]
+    translated = rank_table.load(ranks[0]["RANK_TABLE_FILE"])
+    assert translated.form == "server_list"
+    translated.check(4)
+
+
+def test_modelarts_names_the_folder_of_its_table(tmp_path, save):
+    save(grouped(), "jobstart_hccl.json")
+    env = {"RANK_TABLE_FILE": str(tmp_path), "MA_CURRENT_INSTANCE_NAME": "job-worker-0"}
+    ranks = environments(tmp_path, 4, env, machine=Machine("pod"), conf=None)
+    assert [rank["RANK_ID"] for rank in ranks] == ["0", "1"]
+    assert ranks[0]["RANK_TABLE_FILE"] == str(tmp_path / "run" / "rank_table.json")
+
+
+class Clock:
+    """Time that only passes while the code under test pauses."""
+
+    def __init__(self, monkeypatch):
+        self.seconds, self.pauses, self.at_third_pause = 0.0, 0, lambda: None
+        monkeypatch.setattr(job_table, "time", self)
+
+    def monotonic(self):
+        return self.seconds
+
+    def sleep(self, seconds):
+        self.seconds += seconds
+        self.pauses += 1
+        if self.pauses == 3:
+            self.at_third_pause()
+
+
+def test_a_volcano_pod_finds_the_mounted_table_and_waits_until_it_is_complete(tmp_path, save, monkeypatch):
+    path = save({"status": "initializing"})
+    monkeypatch.setattr(job_table, "MOUNTED_TABLE", path)
+    clock = Clock(monkeypatch)
+    clock.at_third_pause = lambda: save(two_servers())
+    ranks = environments(
+        tmp_path, 16, {"XDL_IP": "10.0.0.2"}, machine=Machine("densenet-121-worker-1"), conf=None
+    )
+    assert clock.pauses == 3
+    assert [rank["RANK_ID"] for rank in ranks] == [str(n) for n in range(8, 16)]
+    assert ranks[0]["RANK_TABLE_FILE"] == path
+
+
+def test_waiting_for_a_table_ends(tmp_path, save, monkeypatch):
+    path = save({"status": "initializing"})
+    monkeypatch.setattr(job_table, "MOUNTED_TABLE", path)
+    clock = Clock(monkeypatch)
+    with pytest.raises(UsageError, match="status is 'initializing'"):
+        environments(tmp_path, 16, machine=Machine("pod"), conf=None)
+    assert clock.seconds == job_table.TABLE_WAIT_SECONDS
+
+
+# Ranks that a scheduler started.
+
+MPIRUN = {"OMPI_COMM_WORLD_RANK": "9", "OMPI_COMM_WORLD_SIZE": "16", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+          "OMPI_COMM_WORLD_LOCAL_SIZE": "8"}
+SRUN = {"SLURM_PROCID": "9", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1",
+        "SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_NODEID": "1", "SLURM_JOB_ID": "4711"}
+
+
+@pytest.mark.parametrize(("environ", "job"), [(MPIRUN, "densenet-keras"), (SRUN, "slurm-4711")])
+def test_tasks_of_mpirun_and_srun(tmp_path, save, environ, job):
+    path = save(two_servers())
+    host = Machine("node2", ("10.0.0.2",), tuple(range(8)), tuple(range(96)), 96)
+    added = complete_environment(config(tmp_path, 16, rank_table=path), environ, machine=host)
+    assert added == {
+        "RANK_ID": "9", "RANK_SIZE": "16", "RANK_TABLE_FILE": path, "DEVICE_ID": "1",
+        "ASCEND_DEVICE_ID": "1", "DEVICE_INDEX": "9", "JOB_ID": job, "HCCL_CONNECT_TIMEOUT": "3600",
+        "DENSENET_KERAS_CORES": "12-23",
+    }
+
+
+def test_a_task_that_its_scheduler_has_bound_keeps_its_cores(tmp_path, save):
+    host = Machine("node2", ("10.0.0.2",), tuple(range(8)), (5, 6, 7), 96)
+    added = complete_environment(config(tmp_path, 16, rank_table=save(two_servers())), MPIRUN, machine=host)
+    assert "DENSENET_KERAS_CORES" not in added
+
+
+def test_a_task_on_the_wrong_server_is_refused(tmp_path, save):
+    with pytest.raises(UsageError, match="rank 9 runs on server 10.0.0.1, but .* puts it on 10.0.0.2"):
+        complete_environment(config(tmp_path, 16, rank_table=save(two_servers())), MPIRUN, machine=SERVER)
+
+
+def test_tasks_on_several_servers_need_the_common_table(tmp_path):
+    with pytest.raises(UsageError, match="16 ranks, of which 8 run on this server.*--rank_table"):
+        complete_environment(config(tmp_path, 16), MPIRUN, machine=SERVER)
+
+
+def test_tasks_of_one_server_make_the_same_table(tmp_path):
+    path = tmp_path / "hccn.conf"
+    path.write_text(HCCN_CONF)
+    made = set()
+    for rank in range(2):
+        environ = {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": "2",
+                   "OMPI_COMM_WORLD_LOCAL_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+        added = complete_environment(config(tmp_path, 2), environ, hccn_conf_path=str(path), machine=SERVER)
+        assert (added["RANK_ID"], added["DEVICE_ID"]) == (str(rank), str(rank))
+        with open(added["RANK_TABLE_FILE"]) as file:
+            made.add(file.read())
+    assert len(made) == 1
+
+
+def test_a_modelarts_process_keeps_what_the_platform_set(tmp_path, save):
+    path = save(two_servers())
+    environ = {"RANK_ID": "9", "RANK_SIZE": "16", "ASCEND_DEVICE_ID": "1", "RANK_TABLE_FILE": path,
+               "MA_CURRENT_HOST_IP": "10.0.0.2"}
+    pod = Machine("pod", cores=(0,), core_count=1)
+    added = complete_environment(config(tmp_path, 16), environ, machine=pod)
+    assert added == {"DEVICE_ID": "1", "DEVICE_INDEX": "9", "JOB_ID": "densenet-keras",
+                     "HCCL_CONNECT_TIMEOUT": "3600"}
+
+
+@pytest.mark.parametrize("old_form", [False, True])
+def test_a_rank_that_the_launcher_started_lacks_nothing(tmp_path, save, old_form):
+    table = grouped([("0", "10.0.0.1", (0, 1, 2, 3))]) if old_form else None
+    changes = {"rank_table": save(table)} if old_form else {}
+    for rank in environments(tmp_path, 4, **changes):
+        assert complete_environment(config(tmp_path, 4, **changes), rank, machine=SERVER) == {}
+
+
+def test_a_lone_process_needs_only_its_device(tmp_path):
+    added = complete_environment(config(tmp_path, 1), {}, machine=SERVER)
+    assert (added["RANK_ID"], added["DEVICE_ID"]) == ("0", "0")
+    assert "RANK_TABLE_FILE" not in added
+
+
+# The machine.
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "expected"),
+    [
+        (range(8), 2, ["0-3", "4-7"]),
+        (range(7), 2, ["0-2", "3-6"]),
+        ((0, 2, 3, 9), 2, ["0-0,2-2", "3-3,9-9"]),
+        (range(2), 8, [""] * 8),
+        (range(8), 1, [""]),
+    ],
+)
+def test_cores_are_shared_without_overlap(cores, ranks, expected):
+    assert [core_range(list(cores), rank, ranks) for rank in range(ranks)] == expected
+
+
+def test_device_nodes_are_counted_without_the_managers(tmp_path):
+    for name in ("davinci10", "davinci2", "davinci_manager", "davinciX"):
+        (tmp_path / name).write_text("")
+    assert _device_ids(str(tmp_path)) == (2, 10)
+
+
+def test_this_machine_can_be_read():
+    machine = Machine.probe()
+    assert machine.cores
+    assert "127.0.0.1" not in _addresses()

@@ -1,0 +1,189 @@
+"""One CPU rank in this process: graph structure, session options, refusals."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from densenet_keras.backends.tensorflow import backend as backend_module
+from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
+from densenet_keras.errors import RunError, UsageError
+from densenet_keras.settings.config import Config
+from densenet_keras.topology import Topology
+
+CONFIG = Config().replace(intra_op_threads=2, data_threads=3, first_step_timeout_seconds=1)
+
+
+@pytest.fixture
+def backend():
+    return TensorFlowBackend(CONFIG, Topology())
+
+
+def build(backend, metrics=None):
+    """A step on one weight, and the weight."""
+    weight = tf.compat.v1.get_variable("weight", [3], use_resource=True)
+    step = backend.build_step(
+        optimizer=tf.compat.v1.train.MomentumOptimizer(0.5, 0.9),
+        losses={"loss": tf.reduce_sum(weight * weight)},
+        minimize="loss",
+        variables=[weight],
+        global_step=tf.compat.v1.train.get_or_create_global_step(),
+        updates=[],
+        metrics=metrics or {},
+    )
+    return step, weight
+
+
+def ancestors(operation):
+    found, stack = set(), [operation]
+    while stack:
+        current = stack.pop()
+        if current not in found:
+            found.add(current)
+            stack.extend([tensor.op for tensor in current.inputs] + list(current.control_inputs))
+    return found
+
+
+def test_every_metric_is_read_before_any_weight_changes(backend):
+    with tf.Graph().as_default() as graph:
+        clock = tf.timestamp()
+        step, _ = build(backend, {"clock": clock})
+        updates = [op for op in graph.get_operations() if op.type == "ResourceApplyMomentum"]
+        assert updates
+        for update in updates:
+            assert {metric.op for metric in step.metrics.values()} <= ancestors(update)
+
+
+def test_the_train_op_is_an_operation_and_steps_by_one(backend):
+    with tf.Graph().as_default() as graph:
+        step, _ = build(backend)
+        assert isinstance(step.train_op, tf.Operation)
+        with backend.session(graph) as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            assert backend.run_steps(session, step, 3).untimed_steps == 1
+            assert backend.run_steps(session, step, 2).untimed_steps == 0
+            assert session.run(tf.compat.v1.train.get_global_step()) == 5
+
+
+def test_a_chunk_has_at_least_one_step(backend):
+    with tf.Graph().as_default() as graph:
+        step, _ = build(backend)
+        with backend.session(graph) as session, pytest.raises(ValueError, match="count=0"):
+            backend.run_steps(session, step, 0)
+
+
+def test_waits_for_data_are_summed_over_the_chunk(backend):
+    pause_seconds = 0.01
+
+    def slow(number):
+        import time
+
+        time.sleep(pause_seconds)  # the slow input that is to be measured
+        return number
+
+    with tf.Graph().as_default() as graph:
+        dataset = tf.data.Dataset.range(100).map(lambda n: tf.numpy_function(slow, [n], tf.int64))
+        iterator = tf.compat.v1.data.make_initializable_iterator(dataset)
+        number = backend.measure_get_next(iterator)
+        step, _ = build(backend, {"number": tf.cast(number, tf.float32)})
+        with backend.session(graph) as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            session.run(iterator.initializer)
+            chunk = backend.run_steps(session, step, 4)
+    assert chunk.data_wait_seconds >= 3 * pause_seconds  # the first step compiles, and is not timed
+    assert chunk.metrics["number"] == 3.0
+
+
+def test_a_step_without_measured_input_does_not_know_its_wait(backend):
+    with tf.Graph().as_default() as graph:
+        step, _ = build(backend)
+        with backend.session(graph) as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            graph.finalize()
+            assert np.isnan(backend.run_steps(session, step, 2).data_wait_seconds)
+
+
+def test_keras_shares_the_session_inside_and_not_after(backend):
+    with tf.Graph().as_default() as graph:
+        with backend.session(graph) as session:
+            assert tf.keras.backend.get_session() is session
+            assert not graph.finalized
+        assert tf.keras.backend.get_session() is not session
+
+
+def test_threads_follow_the_configuration(backend):
+    with tf.Graph().as_default() as graph, backend.session(graph) as session:
+        assert session._config.intra_op_parallelism_threads == 2
+        assert session._config.inter_op_parallelism_threads >= 3 + 1  # every decoder, and the step
+
+
+def test_several_ranks_need_an_address_each():
+    with pytest.raises(UsageError, match="2 ranks need as many addresses, got 1"):
+        TensorFlowBackend(CONFIG, Topology(0, 2, 0, 2, ("127.0.0.1:1",)))
+
+
+def test_a_host_with_too_few_gpus_is_refused(monkeypatch):
+    monkeypatch.setattr(tf.config.experimental, "list_physical_devices", lambda kind: ["GPU:0"])
+    addresses = ("127.0.0.1:1", "127.0.0.1:2")
+    with pytest.raises(UsageError, match="2 ranks on a host with 1 GPUs"):
+        TensorFlowBackend(CONFIG, Topology(0, 2, 0, 2, addresses))
+
+
+def test_a_gpu_rank_takes_the_gpu_of_its_local_rank_and_sums_through_nccl(monkeypatch):
+    monkeypatch.setattr(tf.config.experimental, "list_physical_devices", lambda kind: ["GPU:0", "GPU:1"])
+    addresses = ("127.0.0.1:1", "127.0.0.1:2")
+    backend = TensorFlowBackend(CONFIG, Topology(1, 2, 1, 2, addresses))
+    config = backend._session_config()
+    assert config.gpu_options.visible_device_list == "1"
+    assert config.experimental.collective_nccl
+    with tf.Graph().as_default() as graph, backend.placement():
+        backend.all_reduce_sum([tf.zeros([2]), tf.zeros([2], tf.int32)])
+        sums = {op.get_attr("T"): op for op in graph.get_operations() if op.type == "CollectiveReduce"}
+    assert sums[tf.float32].device == "/job:worker/task:1/device:GPU:0"
+    assert sums[tf.float32].get_attr("communication_hint") == b"nccl"
+    assert sums[tf.int32].device == "/job:worker/task:1/device:CPU:0"
+    assert sums[tf.float32].get_attr("group_key") != sums[tf.int32].get_attr("group_key")
+
+
+def test_the_whole_graph_of_a_rank_is_placed_on_its_own_cpu():
+    backend = TensorFlowBackend(CONFIG, Topology(1, 2, 1, 2, ("127.0.0.1:1", "127.0.0.1:2")))
+    with tf.Graph().as_default() as graph, backend.placement():
+        backend.all_reduce_mean([tf.zeros([2])])
+        devices = {op.device for op in graph.get_operations()}
+    assert devices == {"/job:worker/task:1/device:CPU:0"}
+    assert list(backend._session_config().device_filters) == ["/job:worker/task:1"]
+
+
+def test_gradients_and_losses_of_a_step_share_one_exchange():
+    backend = TensorFlowBackend(CONFIG, Topology(0, 2, 0, 2, ("127.0.0.1:1", "127.0.0.1:2")))
+    with tf.Graph().as_default() as graph, backend.placement():
+        weights = [tf.compat.v1.get_variable(f"w{i}", [i + 1], use_resource=True) for i in range(3)]
+        backend.build_step(
+            optimizer=tf.compat.v1.train.MomentumOptimizer(0.5, 0.9),
+            losses={name: tf.add_n([tf.nn.l2_loss(w) for w in weights]) for name in ("loss", "total_loss")},
+            minimize="total_loss",
+            variables=weights,
+            global_step=tf.compat.v1.train.get_or_create_global_step(),
+            updates=[],
+            metrics={},
+        )
+        (exchange,) = [op for op in graph.get_operations() if op.type == "CollectiveReduce"]
+    assert exchange.inputs[0].shape == [1 + 2 + 3 + 2]
+
+
+def test_a_type_that_ranks_cannot_sum_is_named():
+    backend = TensorFlowBackend(CONFIG, Topology(0, 2, 0, 2, ("127.0.0.1:1", "127.0.0.1:2")))
+    with tf.Graph().as_default(), backend.placement(), pytest.raises(ValueError, match="total:0 is int64"):
+        backend.all_reduce_sum([tf.zeros([], tf.int64, name="total")])
+
+
+def test_a_shape_that_varies_is_named():
+    backend = TensorFlowBackend(CONFIG, Topology(0, 2, 0, 2, ("127.0.0.1:1", "127.0.0.1:2")))
+    with tf.Graph().as_default(), backend.placement():
+        varying = tf.compat.v1.placeholder(tf.float32, [None], name="varying")
+        with pytest.raises(ValueError, match="varying:0 has shape"):
+            backend.all_reduce_sum([varying])
+
+
+def test_a_rank_that_never_comes_is_named():
+    with pytest.raises(RunError, match="rank 0 does not answer at 127.0.0.1:1 after 0 s"):
+        backend_module._await_servers(["127.0.0.1:1"], 0)
