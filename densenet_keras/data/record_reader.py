@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from typing import Tuple
+from typing import List, Tuple
 
 import numpy as np
 
@@ -45,6 +45,15 @@ class RecordReader:
             for row, record in enumerate(records):
                 images[row] = self._image(int(record)) if record != NO_RECORD else b""
         return images
+
+    def payloads(self, records: np.ndarray) -> List[bytes]:
+        """The whole serialised Examples of these records.
+
+        Raises:
+            BadRecord: naming the file and record that cannot be read or has changed.
+        """
+        with self._lock:
+            return [self._payload(int(record)) for record in records]
 
     def close(self) -> None:
         """Closes all files; the reader stays usable and opens them again."""

@@ -110,6 +110,21 @@ def parse_example(payload: bytes) -> ImageExample:
     return ImageExample(image[0], image[1], label)
 
 
+def read_example(payload: bytes) -> Dict[str, List[Any]]:
+    """Every feature of a serialised tf.train.Example: its values, all bytes, all int or all float.
+
+    Raises:
+        FormatError: no such protocol buffer.
+    """
+    found: Dict[str, List[Any]] = {}
+    for name, start, end in _features(payload):
+        values: List[Any] = [payload[first : first + size] for first, size in _values(payload, start, end, 1)]
+        for first, size in _values(payload, start, end, kind=2):
+            values += struct.unpack_from(f"<{size // 4}f", payload, first)
+        found[name] = values + _integers(payload, start, end)
+    return found
+
+
 def _features(data: bytes) -> Iterator[Tuple[str, int, int]]:
     """(name, start, end) of each Feature message in an Example."""
     for number, _, start, end in _fields(data, 0, len(data)):

@@ -30,7 +30,7 @@ NO_TENSORFLOW = [
     "errors", "topology", "schedule", "watchdog", "network.variants", "checkpoints.files",
     "checkpoints.run_folder", "settings.setting", "settings.groups", "settings.config", "settings.rules",
     "settings.arguments", "commands.main", "commands.preflight", "data.crc32c",
-    "data.picture_header", "data.exif", "data.tfrecord", "data.order",
+    "data.picture_header", "data.exif", "data.classes", "data.tfrecord", "data.order",
     "data.record_index", "data.records", "data.record_reader", "launch.launcher", "launch.supervisor",
     "launch.rank_logs", "launch.rendezvous", "launch.diagnosis", "backends", "backends.ascend.adapter",
     "backends.ascend.options", "backends.ascend.flags", "backends.ascend.machine",
