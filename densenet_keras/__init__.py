@@ -11,6 +11,9 @@ import warnings
 from typing import TYPE_CHECKING, Any, List
 
 if TYPE_CHECKING:
+    from densenet_keras.commands.evaluate import evaluate
+    from densenet_keras.commands.main import parse
+    from densenet_keras.commands.train import train
     from densenet_keras.network.densenet import (
         DenseNet121,
         DenseNet161,
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     )
     from densenet_keras.network.description import describe
 
+__version__ = "0.7.0"
+
 __all__ = [
     "DenseNet121",
     "DenseNet161",
@@ -29,7 +34,18 @@ __all__ = [
     "DenseNet264",
     "DenseNetCifar",
     "describe",
+    "evaluate",
+    "parse",
+    "train",
 ]
+
+# Where the names stand that are not networks.
+_MODULES = {
+    "describe": "network.description",
+    "evaluate": "commands.evaluate",
+    "parse": "commands.main",
+    "train": "commands.train",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -38,9 +54,7 @@ def __getattr__(name: str) -> Any:
     with warnings.catch_warnings():
         # TensorFlow 1.15 spells types in a way that numpy announces to read differently one day.
         warnings.filterwarnings("ignore", category=FutureWarning, module="tensor(flow|board)")
-        module = importlib.import_module(
-            "densenet_keras.network.description" if name == "describe" else "densenet_keras.network.densenet"
-        )
+        module = importlib.import_module(f"densenet_keras.{_MODULES.get(name, 'network.densenet')}")
     return getattr(module, name)
 
 

@@ -13,6 +13,8 @@ from typing import Dict, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 from densenet_keras.settings.config import Config
 
+PLAN_FILE = "plan.json"  # the RunPlan of a run, in its folder
+
 
 @dataclass(frozen=True)
 class RunPlan:

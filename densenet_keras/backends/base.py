@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from typing import Any, ContextManager, Dict, List, NamedTuple, Sequence
+from typing import Any, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -98,31 +98,30 @@ class Backend(abc.ABC):
     def broadcast(self, variables: Sequence[tf.Variable]) -> tf.Operation:
         """Assigns rank 0's values of the float variables on every rank; others are left alone."""
 
-    @abc.abstractmethod
-    def build_step(
-        self,
-        optimizer: tf.compat.v1.train.Optimizer,
-        losses: Dict[str, tf.Tensor],
-        minimize: str,
-        variables: Sequence[tf.Variable],
-        global_step: tf.Variable,
-        updates: Sequence[tf.Operation],
-        metrics: Dict[str, tf.Tensor],
-    ) -> Step:
-        """Gradients of losses[minimize], averaged over ranks, applied once.
+    def wrap_optimizer(self, optimizer: tf.compat.v1.train.Optimizer) -> tf.compat.v1.train.Optimizer:
+        """The optimizer that a step uses in place of `optimizer`; once in a graph."""
+        return optimizer
+
+    def exchange(
+        self, gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor]
+    ) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
+        """Means over ranks of a step's gradients and of float32 scalars, the same on all ranks.
 
         Args:
-            losses: float32 scalars of the local batch; averaged over ranks for the metrics.
-            minimize: the key of the loss to differentiate.
-            variables: trainable variables.
-            global_step: advanced by one with each update.
-            updates: moving-average updates that belong to the step.
-            metrics: further scalars, already equal on all ranks (the learning rate); their values in a
-                run of the step are those before its update.
-
-        Raises:
-            ValueError: naming the variables that the loss does not depend on.
+            gradients: as `compute_gradients` of the wrapped optimizer gave them.
         """
+        tensors = [*map(tf.convert_to_tensor, gradients), *scalars]
+        means = self.all_reduce_mean(tensors)
+        return means[: len(gradients)], means[len(gradients) :]
+
+    @property
+    def applied_steps(self) -> Optional[tf.Variable]:
+        """What an update advances where it is applied; None where every update is."""
+        return None
+
+    def count_step(self, update: tf.Operation) -> List[tf.Operation]:
+        """Operations that the backend adds to a step whose update is `update`."""
+        return []
 
     def full_precision(self) -> ContextManager[None]:
         """Wraps graph construction that must stay float32 under mixed precision."""

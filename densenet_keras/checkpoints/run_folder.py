@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import tempfile
 from typing import Optional
 
+from densenet_keras import files
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.errors import UsageError
 from densenet_keras.settings import config
@@ -65,23 +63,9 @@ def write_request(config: Config) -> str:
 
 def _write(config: Config, name: str) -> str:
     path = os.path.join(config.run.log_dir, name)
-    temporary = None
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=os.path.dirname(path), prefix=".new.", delete=False, encoding="utf-8"
-        ) as file:
-            temporary = file.name
-            json.dump(config.to_json(), file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)  # temporary files are private, this one is for others to read
-        os.replace(file.name, path)
+        files.write_json(path, config.to_json())
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.remove(temporary)
         raise UsageError(
             f"--log_dir {config.run.log_dir}: cannot be written ({error.strerror}); "
             "make room, or choose a folder that you may write to"

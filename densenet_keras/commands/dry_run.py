@@ -180,19 +180,18 @@ def _build(
     Returns:
         Purpose and fetches of each graph that goes to the device, and the model's variables.
     """
-    from densenet_keras.commands import runs
+    from densenet_keras.commands.evaluate import build_evaluation
+    from densenet_keras.commands.train import build_training
     from densenet_keras.data.inputs import Inputs
     from densenet_keras.training.callbacks import CosineLearningRate
-    from densenet_keras.watchdog import Watchdog
 
     # What feeds the iterator stays on the host, so any images do.
     inputs = Inputs(config.replace(synthetic_data=True), backend.topology, train=True, evaluate=True)
-    watchdog = Watchdog(config.device.first_step_timeout_seconds, config.device.step_timeout_seconds)
     if not config.trains:
-        validation, _, _ = runs.build_evaluation(config, inputs, backend, watchdog, False)
+        validation, _, _ = build_evaluation(config, inputs, backend)
         return [("evaluation", list(validation.sums))], list(validation.model.weights)
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
-    nodes = runs.build_training(config, plan, 0, inputs, rate, backend, watchdog, False)
+    nodes = build_training(config, plan, 0, inputs, rate, backend)
     graphs = [("training", [nodes.step.train_op, *nodes.step.metrics.values()])]
     if nodes.validation is not None:
         graphs.append(("evaluation", list(nodes.validation.sums)))

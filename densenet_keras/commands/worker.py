@@ -22,6 +22,7 @@ from densenet_keras import backends
 from densenet_keras.backends.ascend.rank_environment import CORES
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.launch import rank_logs, rendezvous
+from densenet_keras.rank import Rank
 from densenet_keras.settings import config
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology, adopt_rank_size
@@ -99,10 +100,10 @@ class _Job(threading.Thread):
         watchdog = Watchdog(device.first_step_timeout_seconds, device.step_timeout_seconds)
         with watchdog, _addressed(configuration, topology, watchdog) as topology:
             _import_tensorflow()
-            from densenet_keras.commands import runs
+            from densenet_keras.commands import ranks
 
-            interactive = os.environ.get(TERMINAL, "") == "1" or sys.stderr.isatty()
-            runs.run(configuration, topology, self._stop_flag, watchdog, interactive)
+            is_watched = os.environ.get(TERMINAL, "") == "1" or sys.stderr.isatty()
+            ranks.run(configuration, Rank(topology, self._stop_flag, watchdog, is_watched))
 
 
 @contextlib.contextmanager

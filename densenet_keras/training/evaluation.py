@@ -13,8 +13,10 @@ from densenet_keras.backends.base import Backend
 from densenet_keras.data.inputs import Inputs, naming_bad_records
 from densenet_keras.errors import RunError
 from densenet_keras.network.densenet import build_densenet
+from densenet_keras.rank import Rank
+from densenet_keras.settings.config import Config
 from densenet_keras.training import steps
-from densenet_keras.watchdog import Watchdog
+from densenet_keras.training.agreement import HostSum
 
 QUIET_SECONDS = 30.0
 
@@ -44,27 +46,22 @@ class Validation:
 
     def __init__(
         self,
-        model: Optional[tf.keras.Model],
+        config: Config,
         inputs: Inputs,
-        host_sum: steps.HostSum,
         backend: Backend,
-        watchdog: Watchdog,
-        interactive: bool,
+        host_sum: HostSum,
+        model: Optional[tf.keras.Model] = None,
     ) -> None:
         """Adds nodes to the default graph.
 
         Args:
+            host_sum: that of the session, see `agreement`.
             model: the trained model, which is called in inference form; None to build one directly on
                 the evaluation batch, with the learning phase fixed to 0.
-            host_sum: sums three integers and one float over ranks.
-            interactive: draw a progress bar at once; otherwise only if an evaluation takes long.
         """
-        config = backend.config
-        self.host_sum, self._watchdog = host_sum, watchdog
+        self.host_sum = host_sum
         self._batches, self._images = inputs.eval_batches, inputs.eval_images
         self._timeout_seconds = float(config.device.first_step_timeout_seconds)
-        self._is_primary = backend.topology.is_primary
-        self._bar_options = {} if interactive else {"delay": QUIET_SECONDS, "mininterval": QUIET_SECONDS}
         self.iterator = tf.compat.v1.data.make_initializable_iterator(inputs.eval_dataset())
         images, labels, weights = self.iterator.get_next()
         network_input = steps.network_input(images, config.model.dtype)
@@ -76,31 +73,35 @@ class Validation:
         self.model = model
         self.sums = steps.build_eval_step(logits, labels, weights, backend)
 
-    def run(self, session: tf.compat.v1.Session, step: int) -> EvalResult:
-        """Evaluates the variables of the session, those of global step `step`.
+    def run(self, session: tf.compat.v1.Session, step: int, rank: Rank) -> EvalResult:
+        """Evaluates the variables of the session, those of global step `step`; called by all ranks.
+
+        A progress bar appears at once where a person watches, otherwise only if it takes long.
 
         Raises:
             RunError: the ranks together did not see every image once, or a record is damaged.
         """
         started = time.monotonic()
         counts, loss = np.zeros(3, np.int64), 0.0
+        patience = {} if rank.is_watched else {"delay": QUIET_SECONDS, "mininterval": QUIET_SECONDS}
         bar = tqdm(
             total=self._batches,
             desc=f"evaluating step {step}",
             unit="batch",
             leave=False,
             position=0,  # in the place of the training bar, which stands still meanwhile
-            disable=not self._is_primary,
-            **self._bar_options,
+            disable=not rank.topology.is_primary,
+            **patience,
         )
-        with bar, naming_bad_records(), self._watchdog.phase("evaluating", self._timeout_seconds):
+        with bar, naming_bad_records(), rank.watchdog.phase("evaluating", self._timeout_seconds):
             for _ in range(self._batches):
-                sums = session.run(self.sums)
-                counts += (sums.top1, sums.top5, sums.images)
-                loss += float(sums.loss)
-                self._watchdog.beat()
+                batch = session.run(self.sums)
+                counts += (batch.top1, batch.top5, batch.images)
+                loss += float(batch.loss)
+                rank.watchdog.beat()
                 bar.update()
-            (top1, top5, images), (loss_sum,) = self.host_sum(session, counts.tolist(), [loss])
+            sums = self.host_sum(session, {"counts": counts.tolist(), "loss": [loss]})
+        top1, top5, images = sums["counts"]
         if images != self._images:
             raise RunError(
                 f"evaluation saw {images} images of {self._images}; every image must count once: the "
@@ -109,7 +110,7 @@ class Validation:
         return EvalResult(
             top1=100.0 * top1 / images,
             top5=100.0 * top5 / images,
-            loss=loss_sum / images,
+            loss=sums["loss"][0] / images,
             images=int(images),
             seconds=time.monotonic() - started,
         )

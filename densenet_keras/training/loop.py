@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import time
-from typing import TYPE_CHECKING, Callable, ContextManager, Dict, List, Optional, Sequence, Set
+from typing import Callable, Dict, List, NamedTuple, Sequence, Set
 
 import tensorflow as tf
 from tensorflow.python.keras.callbacks import CallbackList
 
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.errors import RunError
+from densenet_keras.rank import Rank
 from densenet_keras.schedule import Progress, RunPlan, StepLogs
-
-if TYPE_CHECKING:
-    from typing import Protocol
-else:
-    Protocol = object  # Python 3.7 has none
+from densenet_keras.watchdog import StopFlag, Watchdog
 
 # What a rank asks of the others after a chunk. Requests are summed over ranks, so each takes its own
 # digits of the int32 sum, enough for 32,767 ranks.
@@ -28,43 +26,30 @@ INTERRUPT = 1 << 16
 MEAN_OVER_EPOCH = ("loss", "total_loss")
 
 
-class StopFlag(Protocol):
-    """What a signal handler leaves behind."""
+class Run(NamedTuple):
+    """What the loop trains, and from where.
 
-    signal: int  # 0, or the number of the signal received
+    Attributes:
+        session: open, with the variables' values in place and the graph final.
+        first_step: the global step that training starts at.
+    """
 
-    def let_finish(self) -> None:
-        """There is work to save from now on."""
-
-    def request(self, signum: int) -> None:
-        """Another rank received a signal."""
-
-
-class Watchdog(Protocol):
-    """Ends the process if training makes no progress for too long."""
-
-    def beat(self, seconds: Optional[float] = None) -> None:
-        """Progress was made; `seconds` is what a chunk usually takes, None if it held a compilation."""
-
-    def phase(self, what: str, timeout_seconds: float) -> ContextManager[None]:
-        """The body may take that long; `what` completes "no progress while ..."."""
+    session: tf.compat.v1.Session
+    backend: Backend
+    model: tf.keras.Model
+    step: Step
+    plan: RunPlan
+    first_step: int
 
 
 def run(
-    *,
-    session: tf.compat.v1.Session,
-    backend: Backend,
-    step: Step,
-    plan: RunPlan,
-    first_step: int,
-    model: tf.keras.Model,
+    work: Run,
     callbacks: Sequence[tf.keras.callbacks.Callback],
-    stop: StopFlag,
+    rank: Rank,
     agree: Callable[[int], int],
-    watchdog: Watchdog,
     first_step_timeout_seconds: float,
 ) -> int:
-    """Trains from `first_step` to the end of the plan, or until a rank asks to stop.
+    """Trains from `work.first_step` to the end of the plan, or until a rank asks to stop.
 
     Hooks are called as Keras's fit calls them, a chunk being one batch: its index is that of the
     chunk's last step within the epoch, its logs hold that step's scalars, `batch` and `size` (images
@@ -84,11 +69,11 @@ def run(
     """
     hooks = CallbackList(list(callbacks))
     try:
-        hooks.set_params(_parameters(plan, step))
-        hooks.set_model(model)
-        model.stop_training = False
-        chunks = _Chunks(session, backend, step, plan, watchdog, first_step_timeout_seconds)
-        return _train(hooks, chunks, model, stop, agree, first_step)
+        hooks.set_params(_parameters(work.plan, work.step))
+        hooks.set_model(work.model)
+        work.model.stop_training = False
+        chunks = _Chunks(work, rank.watchdog, first_step_timeout_seconds)
+        return _train(work, hooks, chunks, rank.stop, agree)
     except RuntimeError as error:
         if "Graph is finalized" not in str(error):
             raise
@@ -101,19 +86,14 @@ def run(
 
 
 def _train(
-    hooks: CallbackList,
-    chunks: _Chunks,
-    model: tf.keras.Model,
-    stop: StopFlag,
-    agree: Callable[[int], int],
-    first_step: int,
+    work: Run, hooks: CallbackList, chunks: _Chunks, stop: StopFlag, agree: Callable[[int], int]
 ) -> int:
-    plan = chunks.plan
+    plan, model = work.plan, work.model
     epoch = _Epoch(hooks, plan)
-    done = first_step
+    done = work.first_step
     logs = StepLogs({}, Progress(done, plan.epoch(done), 0, 0, 0.0, math.nan))
     hooks.on_train_begin()
-    for start, end in plan.chunks(first_step):
+    for start, end in plan.chunks(work.first_step):
         epoch.begin(start)
         batch = (end - 1) % plan.steps_per_epoch
         size = (end - start) * plan.global_batch
@@ -143,17 +123,9 @@ def _train(
 class _Chunks:
     """Runs chunks against the clock and the watchdog."""
 
-    def __init__(
-        self,
-        session: tf.compat.v1.Session,
-        backend: Backend,
-        step: Step,
-        plan: RunPlan,
-        watchdog: Watchdog,
-        first_step_timeout_seconds: float,
-    ) -> None:
-        self.plan = plan
-        self._session, self._backend, self._step = session, backend, step
+    def __init__(self, work: Run, watchdog: Watchdog, first_step_timeout_seconds: float) -> None:
+        self._plan, self._backend = work.plan, work.backend
+        self._run_steps = functools.partial(work.backend.run_steps, work.session, work.step)
         self._watchdog, self._timeout_seconds = watchdog, first_step_timeout_seconds
         self._counts_seen: Set[int] = set()
 
@@ -162,19 +134,19 @@ class _Chunks:
         count = end - start
         begun = time.monotonic()
         if count in self._counts_seen:
-            result = self._backend.run_steps(self._session, self._step, count)
+            result = self._run_steps(count)
         else:
             # A device may compile another graph for another number of steps.
             self._counts_seen.add(count)
             with self._watchdog.phase(f"running {count} steps for the first time", self._timeout_seconds):
-                result = self._backend.run_steps(self._session, self._step, count)
+                result = self._run_steps(count)
         seconds = time.monotonic() - begun
         self._watchdog.beat(None if result.untimed_steps else seconds)
         scalars = {name: float(value) for name, value in result.metrics.items()}
         scalars.update(self._backend.extra_metrics(scalars))
         progress = Progress(
             step=end,
-            epoch=self.plan.epoch(end),
+            epoch=self._plan.epoch(end),
             steps=count,
             timed_steps=count - result.untimed_steps,
             timed_seconds=seconds - result.untimed_seconds,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Callable, List, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
 
-import numpy as np
 import tensorflow as tf
 
 from densenet_keras.backends.base import Backend, Step
@@ -13,6 +12,25 @@ from densenet_keras.settings.config import Config
 from densenet_keras.training import objective
 
 BuildModel = Callable[[tf.Tensor], tf.keras.Model]
+
+
+class StepParts(NamedTuple):
+    """What a training step is made of.
+
+    Attributes:
+        losses: name to float32 scalar of the local batch; averaged over ranks for the metrics.
+        minimize: the key of the loss to differentiate.
+        variables: trainable variables, float32.
+        updates: moving-average updates that belong to the step.
+        metrics: further scalars, already equal on all ranks (the learning rate); their values in a run of
+            the step are those before its update.
+    """
+
+    losses: Dict[str, tf.Tensor]
+    minimize: str
+    variables: Sequence[tf.Variable]
+    updates: Sequence[tf.Operation]
+    metrics: Dict[str, tf.Tensor]
 
 
 def network_input(images: tf.Tensor, dtype: str) -> tf.Tensor:
@@ -52,16 +70,66 @@ def build_train_step(
         decayed = objective.decayed_variables(model.trainable_variables, settings.weight_decay_on)
         total_loss = loss + settings.weight_decay * objective.l2_loss(decayed)
     optimizer = tf.train.MomentumOptimizer(rate, settings.momentum, use_nesterov=settings.use_nesterov)
-    step = backend.build_step(
-        optimizer=optimizer,
+    parts = StepParts(
         losses={"loss": loss, "total_loss": total_loss},
         minimize="total_loss",
         variables=model.trainable_variables,
-        global_step=global_step,
         updates=_shared_statistics(model, model.get_updates_for(inputs), backend),
         metrics={"learning_rate": rate},
     )
-    return model, step
+    return model, build_step(backend, optimizer, parts, global_step)
+
+
+def build_step(
+    backend: Backend,
+    optimizer: tf.compat.v1.train.Optimizer,
+    parts: StepParts,
+    global_step: tf.Variable,
+) -> Step:
+    """One training step: gradients of a loss, averaged over ranks, applied once.
+
+    This is the one place that knows the order of things in a step; a backend only wraps the optimizer and
+    averages. What changes gradients before they are applied belongs between `exchange` and
+    `apply_gradients`.
+
+    Raises:
+        ValueError: a variable that the loss does not depend on, or that is not float32.
+    """
+    wrapped = backend.wrap_optimizer(optimizer)
+    loss = parts.losses[parts.minimize]
+    pairs = wrapped.compute_gradients(loss, var_list=list(parts.variables))
+    _check_gradients(pairs, loss)
+    names = sorted(parts.losses)
+    gradients, means = backend.exchange(
+        [gradient for gradient, _ in pairs], [parts.losses[name] for name in names]
+    )
+    scalars = dict(zip(names, means))
+    # Identities, so that each metric is read before the update changes what it depends on.
+    scalars.update((name, tf.identity(value)) for name, value in parts.metrics.items())
+    with tf.control_dependencies(list(scalars.values())):
+        update = wrapped.apply_gradients(
+            list(zip(gradients, parts.variables)), global_step=backend.applied_steps
+        )
+    update = getattr(update, "op", update)
+    counted = backend.count_step(update)
+    with tf.control_dependencies([update]):  # the global step last: metrics are functions of it
+        advance = tf.compat.v1.assign_add(global_step, 1)
+    # The moving averages join here and not as control dependencies of the update: loss scaling puts the
+    # update into a branch, and a skipped step still has a batch to average.
+    done = [advance, update, *parts.updates, *counted]
+    return Step(train_op=tf.group(*done, name="train_step"), metrics=scalars)
+
+
+def _check_gradients(pairs: Sequence[Tuple[tf.Tensor, tf.Variable]], loss: tf.Tensor) -> None:
+    missing = [variable.name for gradient, variable in pairs if gradient is None]
+    if missing:
+        raise ValueError(
+            f"{loss.name} does not depend on {len(missing)} of {len(pairs)} variables: "
+            f"{', '.join(missing[:5])}; leave them out of the trainable variables"
+        )
+    for _, variable in pairs:
+        if variable.dtype.base_dtype != tf.float32:
+            raise ValueError(f"{variable.name} is {variable.dtype.name}; trainable variables are float32")
 
 
 def _shared_statistics(
@@ -92,29 +160,3 @@ def build_eval_step(
     """Sums of one evaluation batch; see `objective.evaluation_sums`."""
     with backend.full_precision():
         return objective.evaluation_sums(logits, labels, weights)
-
-
-class HostSum:
-    """Sums small host-side vectors over ranks, outside the training step.
-
-    The nodes are built once, so every call runs the same graph, and all ranks must call it at the
-    same points.
-    """
-
-    def __init__(self, backend: Backend, integers: int, floats: int) -> None:
-        self._single = backend.topology.size == 1
-        if self._single:
-            return
-        self._integers = tf.placeholder(tf.int32, [integers])
-        self._floats = tf.placeholder(tf.float32, [floats])
-        self._sums = backend.all_reduce_sum([self._integers, self._floats])
-
-    def __call__(
-        self, session: tf.Session, integers: Sequence[int], floats: Sequence[float]
-    ) -> Tuple[np.ndarray, np.ndarray]:
-        """Sums over ranks, int64 and float64 vectors."""
-        if self._single:
-            return np.asarray(integers, np.int64), np.asarray(floats, np.float64)
-        feed = {self._integers: integers, self._floats: floats}
-        sums = session.run(self._sums, feed_dict=feed)
-        return sums[0].astype(np.int64), sums[1].astype(np.float64)

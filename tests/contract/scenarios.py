@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from densenet_keras import schedule
 from densenet_keras.settings.config import Config
+from densenet_keras.training import steps
 from tests.support.ranks import load_function
 
 STEPS = 6
@@ -134,14 +135,17 @@ def unused_variable(make_backend, topology):
         used = tf.compat.v1.get_variable("used", [2], use_resource=True)
         unused = tf.compat.v1.get_variable("left_out", [2], use_resource=True)
         try:
-            backend.build_step(
-                optimizer=tf.compat.v1.train.MomentumOptimizer(0.1, 0.9),
-                losses={"loss": tf.reduce_sum(used)},
-                minimize="loss",
-                variables=[used, unused],
-                global_step=tf.compat.v1.train.get_or_create_global_step(),
-                updates=[],
-                metrics={},
+            steps.build_step(
+                backend,
+                tf.compat.v1.train.MomentumOptimizer(0.1, 0.9),
+                steps.StepParts(
+                    losses={"loss": tf.reduce_sum(used)},
+                    minimize="loss",
+                    variables=[used, unused],
+                    updates=[],
+                    metrics={},
+                ),
+                tf.compat.v1.train.get_or_create_global_step(),
             )
         except ValueError as error:
             return {"message": str(error)}
@@ -237,14 +241,17 @@ def _step(backend, model, labels, global_step, count):
     )
     decay = tf.add_n([tf.nn.l2_loss(variable) for variable in model.trainable_variables])
     rate = BASE_RATE * tf.cast(tf.cast(global_step, tf.int32) + 1, tf.float32)
-    return backend.build_step(
-        optimizer=tf.compat.v1.train.MomentumOptimizer(rate, 0.9, use_nesterov=True),
-        losses={"loss": loss, "total_loss": loss + 1e-4 * decay},
-        minimize="total_loss",
-        variables=model.trainable_variables,
-        global_step=global_step,
-        updates=[*model.get_updates_for(model.inputs), count.assign_add(1.0, read_value=False)],
-        metrics={"learning_rate": rate},
+    return steps.build_step(
+        backend,
+        tf.compat.v1.train.MomentumOptimizer(rate, 0.9, use_nesterov=True),
+        steps.StepParts(
+            losses={"loss": loss, "total_loss": loss + 1e-4 * decay},
+            minimize="total_loss",
+            variables=model.trainable_variables,
+            updates=[*model.get_updates_for(model.inputs), count.assign_add(1.0, read_value=False)],
+            metrics={"learning_rate": rate},
+        ),
+        global_step,
     )
 
 

@@ -16,7 +16,7 @@ LIMIT_SECONDS = 60  # to end a test that hangs; none measures time
 # A worker whose work is `job`; TensorFlow plays no part.
 WORKER = """
 import atexit, os, signal, sys, threading, types, unittest.mock
-from densenet_keras.launch import worker
+from densenet_keras.commands import worker
 from densenet_keras.errors import RunError, UsageError
 
 atexit.register(print, "at exit", flush=True)
@@ -28,11 +28,12 @@ def wait_for_signal(stop):
         threading.Event().wait(0.01)
     print("asked", flush=True)
 
-def run(config, topology, stop, watchdog, interactive):
+def run(config, rank):
+    stop, watchdog, topology = rank.stop, rank.watchdog, rank.topology
     {job}
 
 sys.modules["tensorflow"] = unittest.mock.MagicMock()
-sys.modules["densenet_keras.commands.runs"] = types.SimpleNamespace(run=run)
+sys.modules["densenet_keras.commands.ranks"] = types.SimpleNamespace(run=run)
 worker.main()
 """
 ENDLESS = "print('ready', flush=True); threading.Event().wait()"

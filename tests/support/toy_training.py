@@ -5,7 +5,9 @@ import contextlib
 import tensorflow as tf
 
 from densenet_keras.backends.base import ChunkResult, Step
+from densenet_keras.rank import Rank
 from densenet_keras.schedule import RunPlan
+from densenet_keras.topology import Topology
 from densenet_keras.training import loop
 
 
@@ -108,23 +110,19 @@ class Recorder(tf.keras.callbacks.Callback):
 
 def run(plan, callbacks, first_step=0, backend=None, keras_model=None, **arguments):
     """loop.run with toys for what is not given; returns the step reached."""
-    step = Step(train_op=None, metrics={"loss": None, "total_loss": None, "learning_rate": None})
-    defaults = {
-        "session": None,
-        "stop": Stop(),
-        "agree": lambda request: request,
-        "watchdog": Watchdog(),
-        "first_step_timeout_seconds": 60.0,
-    }
-    return loop.run(
-        plan=plan,
-        callbacks=callbacks,
-        first_step=first_step,
+    given = {"stop": Stop(), "watchdog": Watchdog(), "agree": lambda request: request, "session": None}
+    given.update(arguments)
+    work = loop.Run(
+        session=given["session"],
         backend=backend or ToyBackend(first_step),
         model=keras_model if keras_model is not None else BareModel(),
-        step=step,
-        **{**defaults, **arguments},
+        step=Step(train_op=None, metrics={"loss": None, "total_loss": None, "learning_rate": None}),
+        plan=plan,
+        first_step=first_step,
     )
+    rank = Rank(Topology(), given["stop"], given["watchdog"])
+    timeout_seconds = given.get("first_step_timeout_seconds", 60.0)
+    return loop.run(work, callbacks, rank, given["agree"], timeout_seconds)
 
 
 class BareModel:

@@ -11,10 +11,12 @@ from tests.support.paths import ROOT
 # Rooms from the bottom up: a room uses only those before it. Inside a room modules may use each other.
 ROOMS = (
     "errors",
+    "files",
     "settings",
     "topology",
     "schedule",
     "watchdog",
+    "rank",
     "network",
     "layers",
     "checkpoints",

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Set
+from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import tensorflow as tf
 
@@ -74,6 +74,7 @@ class AscendBackend(Backend):
         self._gradients = 0
         self._optional_variables: List[tf.Variable] = []
         self._overflow: Optional[OverflowCounter] = None
+        self._loss_scale: Any = None
         self._counts: Dict[str, tf.Tensor] = {}
         self._log_line: Dict[str, float] = {}
 
@@ -161,42 +162,44 @@ class AscendBackend(Backend):
             received = [self._adapter.broadcast([variable], 0)[0] for variable in floating]
             return tf.group(*(tf.compat.v1.assign(v, value) for v, value in zip(floating, received)))
 
-    def build_step(
-        self,
-        optimizer: tf.compat.v1.train.Optimizer,
-        losses: Dict[str, tf.Tensor],
-        minimize: str,
-        variables: Sequence[tf.Variable],
-        global_step: tf.Variable,
-        updates: Sequence[tf.Operation],
-        metrics: Dict[str, tf.Tensor],
-    ) -> Step:
-        """See `Backend.build_step`.
+    def wrap_optimizer(self, optimizer: tf.compat.v1.train.Optimizer) -> tf.compat.v1.train.Optimizer:
+        """See `Backend.wrap_optimizer`: averages gradients over ranks and scales the loss."""
+        size = self.topology.size
+        if size > 1:
+            optimizer = self._adapter.distributed_optimizer(optimizer)
+        loss_scale = npu_flags.loss_scale(self.config)
+        if loss_scale.kind == "none":
+            return optimizer
+        before = list(tf.compat.v1.global_variables())
+        with tf.name_scope(None), tf.control_dependencies(None):
+            if loss_scale.kind == "fixed":
+                manager = self._adapter.fixed_loss_scale(loss_scale.value)
+            else:
+                manager = self._adapter.dynamic_loss_scale(**_DYNAMIC_LOSS_SCALE)
+            self._overflow = OverflowCounter(self.config.ascend.max_skipped_steps)
+        self._optional_variables = [v for v in tf.compat.v1.global_variables() if v not in before]
+        self._loss_scale = manager.get_loss_scale()
+        return self._adapter.loss_scale_optimizer(optimizer, manager, is_distributed=size > 1)
 
-        Raises:
-            ValueError: a variable that the loss does not depend on.
-        """
-        wrapped, scale = self._wrap(optimizer)
-        counter = self._overflow
-        pairs = wrapped.compute_gradients(losses[minimize], var_list=list(variables))
-        _check_gradients(pairs, losses[minimize])
-        self._gradients = len(pairs)
-        names = sorted(losses)
-        means = self.all_reduce_mean([tf.stack([losses[name] for name in names])])[0]
-        scalars = dict(zip(names, tf.unstack(means)))
-        scalars.update((name, tf.identity(value)) for name, value in metrics.items())
-        # Each metric is read before the update changes what it depends on, and the global step last.
-        with tf.control_dependencies(list(scalars.values())):
-            update = wrapped.apply_gradients(pairs, global_step=counter.applied if counter else None)
-        update = getattr(update, "op", update)
-        if counter:
-            self._counts = counter.count(update, scale)
-        with tf.control_dependencies([update]):
-            advance = tf.compat.v1.assign_add(global_step, 1)
-        # The moving averages join here and not as control dependencies of the update: loss scaling puts
-        # the update into a branch, and a skipped step still has a batch to average.
-        done = [advance, update, *updates, *(counter.updates if counter else [])]
-        return Step(train_op=tf.group(*done, name="train_step"), metrics=scalars)
+    def exchange(
+        self, gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor]
+    ) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
+        """See `Backend.exchange`; the adapter's optimizer has averaged the gradients already."""
+        self._gradients = len(gradients)
+        means = self.all_reduce_mean([tf.stack(list(scalars))])[0]
+        return list(gradients), tf.unstack(means)
+
+    @property
+    def applied_steps(self) -> Optional[tf.Variable]:
+        """See `Backend.applied_steps`; with loss scaling, updates that overflow are skipped."""
+        return self._overflow.applied if self._overflow else None
+
+    def count_step(self, update: tf.Operation) -> List[tf.Operation]:
+        """See `Backend.count_step`."""
+        if self._overflow is None:
+            return []
+        self._counts = self._overflow.count(update, self._loss_scale)
+        return self._overflow.updates
 
     def full_precision(self) -> ContextManager[None]:
         """See `Backend.full_precision`."""
@@ -270,31 +273,3 @@ class AscendBackend(Backend):
         """Always the same list for an operation: another one would be another graph to compile."""
         tensors = {**step.metrics, **self._counts}
         return [op, *(tensors[name] for name in self._names(step))]
-
-    def _wrap(self, optimizer: tf.compat.v1.train.Optimizer) -> Any:
-        """The optimizer that averages over ranks and scales the loss, and the loss scale."""
-        size = self.topology.size
-        if size > 1:
-            optimizer = self._adapter.distributed_optimizer(optimizer)
-        loss_scale = npu_flags.loss_scale(self.config)
-        if loss_scale.kind == "none":
-            return optimizer, None
-        before = list(tf.compat.v1.global_variables())
-        with tf.name_scope(None), tf.control_dependencies(None):
-            if loss_scale.kind == "fixed":
-                manager = self._adapter.fixed_loss_scale(loss_scale.value)
-            else:
-                manager = self._adapter.dynamic_loss_scale(**_DYNAMIC_LOSS_SCALE)
-            self._overflow = OverflowCounter(self.config.ascend.max_skipped_steps)
-        self._optional_variables = [v for v in tf.compat.v1.global_variables() if v not in before]
-        wrapped = self._adapter.loss_scale_optimizer(optimizer, manager, is_distributed=size > 1)
-        return wrapped, manager.get_loss_scale()
-
-
-def _check_gradients(pairs: Sequence[Any], loss: tf.Tensor) -> None:
-    missing = [variable.name for gradient, variable in pairs if gradient is None]
-    if missing:
-        raise ValueError(
-            f"{loss.name} does not depend on {len(missing)} of {len(pairs)} variables: "
-            f"{', '.join(missing[:5])}; leave them out of the trainable variables"
-        )

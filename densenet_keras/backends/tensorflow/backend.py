@@ -112,33 +112,6 @@ class TensorFlowBackend(Backend):
             return tf.no_op(name="broadcast")
         return self._collectives.from_rank_0(floating)
 
-    def build_step(
-        self,
-        optimizer: tf.compat.v1.train.Optimizer,
-        losses: Dict[str, tf.Tensor],
-        minimize: str,
-        variables: Sequence[tf.Variable],
-        global_step: tf.Variable,
-        updates: Sequence[tf.Operation],
-        metrics: Dict[str, tf.Tensor],
-    ) -> Step:
-        """See `Backend.build_step`; losses and gradients share one exchange between ranks.
-
-        Raises:
-            ValueError: a variable that the loss does not depend on, or that is not float32.
-        """
-        gradients = _gradients(optimizer, losses[minimize], variables)
-        names = sorted(losses)
-        means = self.all_reduce_mean([*gradients, *(losses[name] for name in names)])
-        # Identities, so that each metric is read before the update changes what it depends on.
-        scalars = dict(zip(names, means[len(gradients):]))
-        scalars.update((name, tf.identity(value)) for name, value in metrics.items())
-        with tf.control_dependencies([*updates, *scalars.values()]):
-            train_op = optimizer.apply_gradients(
-                list(zip(means, variables)), global_step=global_step, name="train_step"
-            )
-        return Step(train_op=getattr(train_op, "op", train_op), metrics=scalars)
-
     def measure_get_next(self, iterator: Any) -> Any:
         """`iterator.get_next()` between two readings of the clock, for `ChunkResult.data_wait_seconds`."""
         start = tf.timestamp()
@@ -198,23 +171,6 @@ class TensorFlowBackend(Backend):
 class _Runner(NamedTuple):
     step: Step
     run: Callable[[], Dict[str, Any]]
-
-
-def _gradients(
-    optimizer: tf.compat.v1.train.Optimizer, loss: tf.Tensor, variables: Sequence[tf.Variable]
-) -> List[tf.Tensor]:
-    """One dense float32 gradient for each variable, in their order."""
-    pairs = optimizer.compute_gradients(loss, var_list=list(variables))
-    missing = [variable.name for gradient, variable in pairs if gradient is None]
-    if missing:
-        raise ValueError(
-            f"{loss.name} does not depend on {len(missing)} of {len(pairs)} variables: "
-            f"{', '.join(missing[:5])}; leave them out of the trainable variables"
-        )
-    for _, variable in pairs:
-        if variable.dtype.base_dtype != tf.float32:
-            raise ValueError(f"{variable.name} is {variable.dtype.name}; trainable variables are float32")
-    return [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
 
 
 def _has_gpu(topology: Topology) -> bool:

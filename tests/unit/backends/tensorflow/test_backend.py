@@ -9,6 +9,7 @@ from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
 from densenet_keras.errors import RunError, UsageError
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
+from densenet_keras.training import steps
 
 CONFIG = Config().replace(intra_op_threads=2, data_threads=3, first_step_timeout_seconds=1)
 
@@ -21,14 +22,17 @@ def backend():
 def build(backend, metrics=None):
     """A step on one weight, and the weight."""
     weight = tf.compat.v1.get_variable("weight", [3], use_resource=True)
-    step = backend.build_step(
-        optimizer=tf.compat.v1.train.MomentumOptimizer(0.5, 0.9),
-        losses={"loss": tf.reduce_sum(weight * weight)},
-        minimize="loss",
-        variables=[weight],
-        global_step=tf.compat.v1.train.get_or_create_global_step(),
-        updates=[],
-        metrics=metrics or {},
+    step = steps.build_step(
+        backend,
+        tf.compat.v1.train.MomentumOptimizer(0.5, 0.9),
+        steps.StepParts(
+            losses={"loss": tf.reduce_sum(weight * weight)},
+            minimize="loss",
+            variables=[weight],
+            updates=[],
+            metrics=metrics or {},
+        ),
+        tf.compat.v1.train.get_or_create_global_step(),
     )
     return step, weight
 
@@ -157,14 +161,17 @@ def test_gradients_and_losses_of_a_step_share_one_exchange():
     backend = TensorFlowBackend(CONFIG, Topology(0, 2, 0, 2, ("127.0.0.1:1", "127.0.0.1:2")))
     with tf.Graph().as_default() as graph, backend.placement():
         weights = [tf.compat.v1.get_variable(f"w{i}", [i + 1], use_resource=True) for i in range(3)]
-        backend.build_step(
-            optimizer=tf.compat.v1.train.MomentumOptimizer(0.5, 0.9),
-            losses={name: tf.add_n([tf.nn.l2_loss(w) for w in weights]) for name in ("loss", "total_loss")},
-            minimize="total_loss",
-            variables=weights,
-            global_step=tf.compat.v1.train.get_or_create_global_step(),
-            updates=[],
-            metrics={},
+        steps.build_step(
+            backend,
+            tf.compat.v1.train.MomentumOptimizer(0.5, 0.9),
+            steps.StepParts(
+                losses={name: tf.add_n(list(map(tf.nn.l2_loss, weights))) for name in ("loss", "total_loss")},
+                minimize="total_loss",
+                variables=weights,
+                updates=[],
+                metrics={},
+            ),
+            tf.compat.v1.train.get_or_create_global_step(),
         )
         (exchange,) = [op for op in graph.get_operations() if op.type == "CollectiveReduce"]
     assert exchange.inputs[0].shape == [1 + 2 + 3 + 2]

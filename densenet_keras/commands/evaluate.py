@@ -1,0 +1,109 @@
+"""Evaluation of the checkpoints that are there: where everything is put together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from typing import List, NamedTuple, Optional, Tuple
+
+import tensorflow as tf
+
+from densenet_keras import backends, files
+from densenet_keras.backends.base import Backend
+from densenet_keras.checkpoints import saver
+from densenet_keras.commands.train import initialisers
+from densenet_keras.data.inputs import Inputs
+from densenet_keras.rank import Rank
+from densenet_keras.schedule import PLAN_FILE, RunPlan
+from densenet_keras.settings.config import Config
+from densenet_keras.training import agreement
+from densenet_keras.training.callbacks import Console
+from densenet_keras.training.callbacks.evaluation import format_utc
+from densenet_keras.training.evaluation import Validation
+
+
+class CheckpointResult(NamedTuple):
+    """One line of the evaluation table."""
+
+    checkpoint: str
+    step: int
+    epoch: Optional[float]  # None where the run folder does not tell how long an epoch was
+    top1: float  # percent
+    top5: float  # percent
+    loss: float
+    images: int
+    seconds: float
+
+
+def evaluate(config: Config, rank: Optional[Rank] = None) -> List[CheckpointResult]:
+    """Evaluates every checkpoint that eval_dir names on one graph; all ranks share the images.
+
+    Args:
+        config: resolved, as `densenet_keras.parse` returns it.
+        rank: which process this is; one rank alone by default.
+
+    Returns:
+        A line for each checkpoint, by step; the same on all ranks.
+    """
+    rank = rank or Rank.alone(config)
+    topology = rank.topology
+    found = saver.list_checkpoints(config.run.eval_dir)
+    inputs = Inputs(config, topology, train=False, evaluate=True)
+    backend = backends.create(config, topology)
+    graph = tf.Graph()
+    with graph.as_default(), backend.placement():
+        validation, restorer, initialise = build_evaluation(config, inputs, backend)
+
+    results = []
+    timeout_seconds = float(config.device.first_step_timeout_seconds)
+    with backend.session(graph) as session:
+        with rank.watchdog.phase("preparing", timeout_seconds):
+            backend.check_graph(list(validation.sums), "evaluation")
+            session.run(initialise)
+            session.run(validation.iterator.initializer)
+            graph.finalize()
+            if topology.size > 1:
+                names = " ".join(os.path.basename(each.path) for each in found)
+                here = [len(found), zlib.crc32(names.encode()) % 2**20]
+                agreement.check_same_on_all_ranks(
+                    session, validation.host_sum, rank, here, config.run.eval_dir
+                )
+        console = Console(config.run.log_dir, config.run.log_name) if topology.is_primary else None
+        if console is not None:
+            console.write(f"evaluating {len(found)} checkpoints on {inputs.eval_images} images")
+        for each in found:
+            with rank.watchdog.phase(f"restoring {each.path}", timeout_seconds):
+                step = restorer.restore(session, each.path)
+            result = validation.run(session, step, rank)
+            epoch = _epoch_of(each.path, step)
+            results.append(CheckpointResult(each.path, step, epoch, **result._asdict()))
+            if console is not None:
+                shown = float("nan") if epoch is None else epoch
+                console.evaluation(step, shown, result, format_utc(each.modified_seconds))
+        if console is not None:
+            console.write("Finished evaluation")
+            console.close()
+    if topology.is_primary and config.run.json:
+        files.write_json(config.run.json, [result._asdict() for result in results])
+    return results
+
+
+def build_evaluation(
+    config: Config, inputs: Inputs, backend: Backend
+) -> Tuple[Validation, saver.Saver, List[tf.Operation]]:
+    """What an evaluation session runs, its initialisers last, in the default graph."""
+    tf.keras.backend.set_learning_phase(0)
+    validation = Validation(config, inputs, backend, agreement.host_sum(backend))
+    global_step = tf.compat.v1.train.get_or_create_global_step()
+    variables = {v.op.name: v for v in [*validation.model.weights, global_step]}
+    return validation, saver.Saver(variables, config.run.log_dir, keep=0), initialisers()
+
+
+def _epoch_of(path: str, step: int) -> Optional[float]:
+    """Epochs that the run which wrote checkpoint `path` had trained, by the plan beside it."""
+    plan_path = os.path.join(os.path.dirname(path), PLAN_FILE)
+    with contextlib.suppress(OSError, ValueError, TypeError), open(plan_path, encoding="utf-8") as file:
+        return RunPlan(**json.load(file)).epoch(step)
+    return None

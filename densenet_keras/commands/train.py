@@ -1,0 +1,253 @@
+"""Training, fine-tuning, going on with a run: put together in one function, read from top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from typing import Any, List, NamedTuple, Optional, Sequence
+
+import tensorflow as tf
+
+from densenet_keras import backends, files, schedule
+from densenet_keras.backends.base import Backend, Step
+from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import run_folder, saver
+from densenet_keras.data.inputs import Inputs, naming_bad_records
+from densenet_keras.network.densenet import build_densenet
+from densenet_keras.rank import Rank
+from densenet_keras.schedule import RunPlan
+from densenet_keras.settings.config import Config
+from densenet_keras.training import agreement, loop, steps, user_callbacks
+from densenet_keras.training.callbacks import (
+    CheckpointSaver,
+    Console,
+    CosineLearningRate,
+    Evaluate,
+    ProgressBar,
+    StopOnNonFinite,
+    TensorBoard,
+    Throughput,
+    metrics,
+)
+from densenet_keras.training.evaluation import Validation
+
+
+def train(
+    config: Config,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    rank: Optional[Rank] = None,
+) -> int:
+    """Trains, or fine-tunes from a checkpoint, or continues the run in log_dir.
+
+    Args:
+        config: resolved, as `densenet_keras.parse` returns it.
+        callbacks: the user's own Keras callbacks, the same on every rank.
+        rank: which process this is; one rank alone by default.
+
+    Returns:
+        The global step reached.
+    """
+    rank = rank or Rank.alone(config)
+    topology = rank.topology
+    user_callbacks.check(callbacks, "callbacks")
+    inputs = Inputs(config, topology, train=True, evaluate=config.run.mode == "train_and_evaluate")
+    plan = schedule.plan(config, inputs.train_images, inputs.eval_images)
+    start = _find_start(config, plan)
+    if start.step >= plan.total_steps and not start.missed_evaluation:
+        if topology.is_primary:
+            print(
+                f"{config.run.log_dir} already holds step {start.step} of {plan.total_steps}: nothing to "
+                "train. Raise --max_epochs or --max_train_steps to go on, or choose another --log_dir."
+            )
+        return start.step
+
+    backend = backends.create(config, topology)
+    backend.plan_steps(plan, start.step)
+    rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
+    graph = tf.Graph()
+    with graph.as_default(), backend.placement():
+        nodes = build_training(config, plan, start.step, inputs, rate, backend)
+    compile_seconds = float(config.device.first_step_timeout_seconds)
+    with backend.session(graph) as session:
+        with rank.watchdog.phase("preparing", compile_seconds):
+            # What cannot run is said before anything compiles.
+            backend.check_graph([nodes.step.train_op, *nodes.step.metrics.values()], "training")
+            # Variables first, iterators in runs of their own: a device keeps what one run initialises.
+            session.run(nodes.initialise)
+            session.run(nodes.batches.initializer)
+            if nodes.validation is not None:
+                backend.check_graph(list(nodes.validation.sums), "evaluation")
+                session.run(nodes.validation.iterator.initializer)
+            origin = _restore(session, nodes, config, start)
+            if topology.size > 1:
+                session.run(nodes.synchronise)
+                found = [start.step, int(start.missed_evaluation)]
+                agreement.check_same_on_all_ranks(session, nodes.host_sum, rank, found, config.run.log_dir)
+            with backend.placement():
+                own = user_callbacks.prepare(callbacks, nodes.model, topology.is_primary)
+            # The loop of steps last: it takes the variables as they are now.
+            backend.prepare_steps(session, nodes.step, plan, start.step)
+            graph.finalize()
+        if topology.is_primary:
+            _write_run(config, plan, start)
+        work = loop.Run(session, backend, nodes.model, nodes.step, plan, start.step)
+        ours = _callbacks(config, work, nodes, rank, start, _headline(config, plan, origin))
+        with naming_bad_records():
+            return loop.run(
+                work,
+                [rate, *ours, *own],
+                rank,
+                agree=lambda request: int(nodes.host_sum(session, {"requests": [request]})["requests"][0]),
+                first_step_timeout_seconds=compile_seconds,
+            )
+
+
+class _Start(NamedTuple):
+    """Where training begins."""
+
+    step: int
+    missed_evaluation: bool  # that of `step`: it comes after its checkpoint, a run may end between them
+    resumed: Optional[saver.Resumable]
+
+
+def _find_start(config: Config, plan: RunPlan) -> _Start:
+    resumed = saver.find_resumable(config.run.log_dir)
+    step = resumed.step if resumed else 0
+    missed = (
+        step > 0
+        and plan.evaluates_at(step)
+        and not metrics.holds_evaluation(config.run.log_dir, step)
+    )
+    return _Start(step, missed, resumed)
+
+
+class Training(NamedTuple):
+    """The nodes of a training graph that the host runs."""
+
+    model: tf.keras.Model
+    step: Step
+    batches: Any  # the iterator over training batches
+    validation: Optional[Validation]
+    host_sum: agreement.HostSum
+    saver: saver.Saver
+    synchronise: tf.Operation  # gives all ranks rank 0's variables
+    initialise: List[tf.Operation]
+
+
+def build_training(
+    config: Config,
+    plan: RunPlan,
+    first_step: int,
+    inputs: Inputs,
+    rate: CosineLearningRate,
+    backend: Backend,
+) -> Training:
+    """Everything that a training session runs, in the default graph.
+
+    Args:
+        first_step: global step at which the batches start.
+    """
+    tf.compat.v1.set_random_seed(config.data.seed)
+    tf.keras.backend.set_learning_phase(1)
+    # A constant: on an NPU a fed value is one more thing that ranks could differ in.
+    start_step = tf.constant(first_step, tf.int64)
+    batches = tf.compat.v1.data.make_initializable_iterator(inputs.train_dataset(start_step))
+    model, step = steps.build_train_step(
+        lambda images: build_densenet(config.model, images, seed=config.data.seed),
+        backend.measure_get_next(batches),
+        config,
+        rate.tensor,
+        backend,
+    )
+    host_sum = agreement.host_sum(backend)
+    validation = None
+    if plan.eval_interval_steps:
+        validation = Validation(config, inputs, backend, host_sum, model)
+    # Every variable, so that a continued run goes on exactly: momentum and the backend's own included.
+    variables = tf.compat.v1.global_variables()
+    return Training(
+        model=model,
+        step=step,
+        batches=batches,
+        validation=validation,
+        host_sum=host_sum,
+        saver=saver.Saver(
+            {variable.op.name: variable for variable in variables},
+            config.run.log_dir,
+            config.run.keep_checkpoint_max,
+            optional=[variable.op.name for variable in backend.optional_variables],
+        ),
+        synchronise=backend.broadcast(variables),
+        initialise=initialisers(),
+    )
+
+
+def initialisers() -> List[tf.Operation]:
+    """What gives all variables of the default graph their first values."""
+    return [tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()]
+
+
+def _callbacks(
+    config: Config, work: loop.Run, nodes: Training, rank: Rank, start: _Start, headline: str
+) -> List[tf.keras.callbacks.Callback]:
+    """The callbacks of a run, in the order that `callbacks` gives the reasons for."""
+    primary, plan = rank.topology.is_primary, work.plan
+    log_dir, timeout_seconds = config.run.log_dir, float(config.device.first_step_timeout_seconds)
+
+    def save(step: int) -> None:
+        with rank.watchdog.phase(f"saving the checkpoint of step {step}", timeout_seconds):
+            nodes.saver.save(work.session, step, primary)
+
+    ordered: List[Any] = [StopOnNonFinite(), Throughput(plan)]
+    reports = []
+    if primary:
+        console = Console(log_dir, config.run.log_name)
+        for line in (headline, *work.backend.notes()):
+            console.write(line)
+        metrics_file = metrics.Metrics(log_dir, start.step)
+        tensorboard = TensorBoard(log_dir, start.step)
+        ordered += [console, metrics_file, tensorboard, ProgressBar(plan, start.step, rank.is_watched)]
+        reports = [console.evaluation, metrics_file.evaluation, tensorboard.evaluation]
+    ordered.append(CheckpointSaver(plan, save))
+    if nodes.validation is not None:
+        evaluate = functools.partial(nodes.validation.run, work.session, rank=rank)
+        missed_step = start.step if start.missed_evaluation else None
+        ordered.append(Evaluate(plan, evaluate, reports, missed_step=missed_step))
+    return ordered
+
+
+def _restore(session: tf.compat.v1.Session, nodes: Training, config: Config, start: _Start) -> str:
+    """Gives the variables their first values; returns in words where they come from."""
+    resumed = start.resumed
+    if resumed:
+        nodes.saver.restore(session, resumed.path)
+        damaged = "".join(
+            f"; {path} is damaged ({reason}) and is set aside as {checkpoint_files.SET_ASIDE}*"
+            for path, reason in resumed.damaged
+        )
+        return f"continuing from {resumed.path}{damaged}"
+    if not config.run.restore_path:
+        return "starting from random weights"
+    path = saver.resolve(config.run.restore_path)
+    names = [variable.op.name for variable in nodes.model.weights]
+    report = nodes.saver.restore_body(session, path, names, config.run.restore_exclude)
+    fresh = ", ".join(report.fresh) or "none"
+    return f"loaded {len(report.loaded)} variables from {path}; not loaded, random: {fresh}"
+
+
+def _write_run(config: Config, plan: RunPlan, start: _Start) -> None:
+    """Leaves run.json and plan.json, and sets damaged checkpoints aside, once training goes on."""
+    run_folder.write_configuration(config)
+    files.write_json(os.path.join(config.run.log_dir, schedule.PLAN_FILE), dataclasses.asdict(plan))
+    for path, _ in start.resumed.damaged if start.resumed else ():
+        checkpoint_files.set_aside(path)
+
+
+def _headline(config: Config, plan: RunPlan, origin: str) -> str:
+    return (
+        f"{config.model.model}, {config.model.num_classes} classes, {config.model.image_size} px; "
+        f"{plan.train_images} training images, {plan.eval_images} for evaluation; "
+        f"{config.device.rank_size} ranks x batch {config.data.batch_size}; "
+        f"{plan.steps_per_epoch} steps an epoch, {plan.total_steps} in all; {origin}"
+    )

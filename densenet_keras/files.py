@@ -1,0 +1,72 @@
+"""Files that are written whole or not at all: all but logs, which grow, and what TensorFlow writes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from typing import IO, Any, Iterator
+
+# A file system without fsync (some FUSE and object-store mounts) says one of these.
+_NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EROFS)
+
+
+@contextlib.contextmanager
+def whole_file(path: str, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write that takes the name `path` when the body ends, and leaves no trace if it fails.
+
+    What stood under the name stays until then. Its bytes have reached the disk before it has the name,
+    and others may read it.
+
+    Args:
+        mode: "w" for UTF-8 text, "wb" for bytes.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk is full.
+    """
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, exist_ok=True)
+    encoding = None if "b" in mode else "utf-8"
+    with tempfile.NamedTemporaryFile(
+        mode, dir=folder, prefix=".new.", delete=False, encoding=encoding
+    ) as file:
+        try:
+            yield file
+            file.flush()
+            # By the descriptor: in a shared folder another file may stand under the name by now. Temporary
+            # files are private, this one is for others to read.
+            os.fchmod(file.fileno(), 0o644)
+            sync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.remove(file.name)
+            raise
+    sync_folder(folder)
+
+
+def write_json(path: str, values: Any) -> None:
+    """Writes `values` as indented JSON; see `whole_file`."""
+    with whole_file(path) as file:
+        json.dump(values, file, indent=2)
+        file.write("\n")
+
+
+def sync(descriptor: int) -> None:
+    """Waits until a file's bytes are on the disk, where the file system can tell."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
+
+
+def sync_folder(folder: str) -> None:
+    """Waits until the names in `folder` are on the disk, where the file system can tell."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,88 @@
+"""What ranks tell each other outside the training step."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from densenet_keras.backends.base import Backend
+from densenet_keras.errors import RunError
+from densenet_keras.rank import Rank
+
+
+class HostSum:
+    """Sums vectors of the host over ranks, by name.
+
+    All vectors travel in one pair of collectives whose nodes are built once: on a device every other set
+    of fetches would be another graph to compile. All ranks must call it at the same points.
+    """
+
+    def __init__(self, backend: Backend, integers: Mapping[str, int], floats: Mapping[str, int]) -> None:
+        """
+        Args:
+            integers: length of each int32 vector; sums must fit int32.
+            floats: length of each float32 vector.
+        """
+        self._lengths = {**integers, **floats}
+        self._dtypes: Dict[str, Any] = dict.fromkeys(integers, np.int32)
+        self._dtypes.update(dict.fromkeys(floats, np.float32))
+        self._single = backend.topology.size == 1
+        if self._single:
+            return
+        self._fed = {
+            dtype: tf.compat.v1.placeholder(dtype, [sum(lengths.values())])
+            for dtype, lengths in ((np.int32, integers), (np.float32, floats))
+        }
+        self._sums = dict(zip(self._fed, backend.all_reduce_sum(list(self._fed.values()))))
+
+    def __call__(
+        self, session: tf.compat.v1.Session, vectors: Mapping[str, Sequence[float]]
+    ) -> Dict[str, np.ndarray]:
+        """Sums over ranks of the vectors given, int64 and float64; the others count as zeros."""
+        exact = {np.int32: np.int64, np.float32: np.float64}
+        if self._single:
+            return {name: np.asarray(v, exact[self._dtypes[name]]) for name, v in vectors.items()}
+        filled = {n: np.asarray(vectors.get(n, [0] * length)) for n, length in self._lengths.items()}
+        fed = {dtype: [filled[n] for n in filled if self._dtypes[n] is dtype] for dtype in self._fed}
+        feed = {node: np.concatenate(fed[dtype]) for dtype, node in self._fed.items()}
+        sums = session.run(self._sums, feed_dict=feed)
+        found: Dict[str, np.ndarray] = {}
+        places: Dict[Any, int] = dict.fromkeys(self._fed, 0)
+        for name, length in self._lengths.items():
+            dtype = self._dtypes[name]
+            start = places[dtype]
+            places[dtype] = start + length
+            found[name] = sums[dtype][start : start + length].astype(exact[dtype])
+        return {name: found[name] for name in vectors}
+
+
+# What a session of training or evaluation sums: what each rank asks for after a chunk, what it found in
+# a folder, and the sums of an evaluation.
+VECTORS = ({"requests": 1, "found": 2, "counts": 3}, {"loss": 1})
+
+
+def host_sum(backend: Backend) -> HostSum:
+    """The sums that a session of training or evaluation needs."""
+    return HostSum(backend, *VECTORS)
+
+
+def check_same_on_all_ranks(
+    session: tf.compat.v1.Session, sums: HostSum, rank: Rank, found: Sequence[int], folder: str
+) -> None:
+    """Refuses to go on if ranks found different checkpoints, before they wait for each other for good.
+
+    Args:
+        found: two integers that tell what this rank found in `folder`; their sums must fit int32.
+
+    Raises:
+        RunError: naming this rank.
+    """
+    size = rank.topology.size
+    if sums(session, {"found": found})["found"].tolist() != [size * value for value in found]:
+        raise RunError(
+            f"rank {rank.topology.rank} found other checkpoints in {folder} than other ranks; all ranks must "
+            "see the same: put the folder on a file system that all share, and let nothing write to it "
+            "meanwhile"
+        )
