@@ -17,6 +17,7 @@ from densenet_keras.settings.config import Config
 
 LOCAL_RANK = "DENSENET_KERAS_LOCAL_RANK"  # set by our launcher only, as LOCAL_SIZE
 LOCAL_SIZE = "DENSENET_KERAS_LOCAL_SIZE"
+CORES = "DENSENET_KERAS_CORES"  # those that a rank keeps to, such as 0-23
 
 # rank, size, rank on this host, ranks on this host: Open MPI, then MPICH and Intel MPI
 MPI_VARIABLES = (

@@ -1,8 +1,14 @@
-"""Backends: the only place that compares a backend's name."""
+"""Backends, by name. A further one is a folder here with a module `host`, and its name in BACKENDS."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional
+import functools
+import importlib
+from typing import TYPE_CHECKING, Any, Dict, List
+
+from densenet_keras.backends.host import Failure, Host
+from densenet_keras.settings.arguments import Tool
+from densenet_keras.settings.groups import BACKENDS
 
 if TYPE_CHECKING:
     from densenet_keras.backends.base import Backend
@@ -10,51 +16,49 @@ if TYPE_CHECKING:
     from densenet_keras.topology import Topology
 
 
+def host(config: Config) -> Host:
+    """The host side of the (resolved) backend of `config`."""
+    return _host(config.device.backend)
+
+
 def create(config: Config, topology: Topology) -> Backend:
-    """The backend that `config.device.backend` names (resolved: tensorflow or ascend)."""
-    if config.device.backend == "ascend":
-        from densenet_keras.backends.ascend.backend import AscendBackend
-
-        return AscendBackend(config, topology)
-    from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
-
-    return TensorFlowBackend(config, topology)
+    """The backend of one rank, as the (resolved) `config` names it."""
+    return host(config).create(config, topology)
 
 
-def rank_environments(config: Config, base_env: Mapping[str, str]) -> Optional[List[Dict[str, str]]]:
-    """What the backend adds to `base_env` for each rank of this server; None if it adds nothing.
-
-    Where it is not None, the entries say which ranks (RANK_ID) are this server's: with a common rank
-    table they are a part of all.
-
-    Raises:
-        UsageError: the ranks cannot be placed on this server's devices.
-    """
-    if config.device.backend == "ascend":
-        from densenet_keras.backends.ascend import rank_environment
-
-        return rank_environment.rank_environments(config, base_env)
-    return None
+def automatic() -> str:
+    """What --backend auto means here: the most special one that can be used."""
+    return next(name for name in reversed(BACKENDS) if not _host(name).why_unavailable())
 
 
-def prepare_environment(config: Config, environ: Mapping[str, str]) -> Dict[str, str]:
-    """What a rank must add to its own environment before its backend is created.
-
-    Raises:
-        UsageError: the environment does not say which device is this rank's.
-    """
-    if config.device.backend == "ascend":
-        from densenet_keras.backends.ascend import rank_environment
-
-        return rank_environment.complete_environment(config, environ)
-    return {}
+def why_not(name: str) -> Dict[str, str]:
+    """The backends that auto would prefer to `name`, each with the reason why it cannot be used here."""
+    preferred = BACKENDS[BACKENDS.index(name) + 1 :]
+    return {other: _host(other).why_unavailable() for other in preferred}
 
 
-def takes_ascend_settings(config: Config) -> bool:
-    """Whether the settings of the group `ascend` mean anything to the (resolved) backend."""
-    return config.device.backend == "ascend"
+def foreign_settings(config: Config) -> Dict[str, str]:
+    """Settings that mean something to another backend alone, each with that backend's name."""
+    return {
+        setting: name
+        for name in BACKENDS
+        if name != config.device.backend and hasattr(config, name)
+        for setting in vars(getattr(config, name))
+    }
 
 
-def needs_addresses(config: Config) -> bool:
-    """Whether the ranks of this backend must be told host and port of each other."""
-    return config.device.backend != "ascend"  # HCCL has the rank table
+def known_failures() -> List[Failure]:
+    """What the libraries of all backends write into logs."""
+    return [failure for name in BACKENDS for failure in _host(name).failures]
+
+
+def tools() -> Dict[str, Tool]:
+    """Commands that concern one backend alone, by name."""
+    return {tool: found for name in BACKENDS for tool, found in _host(name).tools.items()}
+
+
+@functools.lru_cache(maxsize=None)
+def _host(name: str) -> Host:
+    module: Any = importlib.import_module(f"densenet_keras.backends.{name}.host")
+    found: Host = module.HOST
+    return found

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import importlib
 import os
 import sys
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from densenet_keras.backends.ascend import adapter
-from densenet_keras.backends.ascend.rank_table_rules import DEVICES_PER_SERVER
+import densenet_keras
+from densenet_keras import backends
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
 from densenet_keras.commands import preflight
-from densenet_keras.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
+from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.launch import launcher
 from densenet_keras.network.variants import VARIANTS
 from densenet_keras.settings import arguments as options
@@ -20,6 +22,11 @@ from densenet_keras.settings import config as configuration
 from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAIN, Config, ModelConfig, fields
 from densenet_keras.settings.rules import refuse, shown, validate
 from densenet_keras.topology import Topology, adopt_rank_size, in_place
+
+# Commands of `python -m densenet_keras` beside train, evaluate and finetune; see `arguments.Tool`.
+TOOLS: Dict[str, options.Tool] = {
+    **backends.tools(),
+}
 
 _MODEL_SETTINGS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 # Of each command: the flag of its checkpoint, the settings that must be the checkpoint's for its
@@ -36,15 +43,46 @@ _INHERITED = {
 
 def main(command: str) -> int:
     """Runs `command` with the arguments of this process; returns the exit code."""
+    return _reported(lambda: _main(command, sys.argv[1:]))
+
+
+def run_command(argv: List[str]) -> int:
+    """Runs `python -m densenet_keras` with `argv`, a command's name first; returns the exit code."""
+    return _reported(lambda: _run_command(argv))
+
+
+def _run_command(argv: List[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "--help_all"):
+        print(_overview())
+        return EXIT_DONE
+    if argv[0] == "--version":
+        print(f"densenet_keras {densenet_keras.__version__}")
+        return EXIT_DONE
+    name, rest = argv[0], argv[1:]
+    if name in options.SCRIPTS:
+        return _main(name, rest)
+    if name not in TOOLS:
+        close = difflib.get_close_matches(name, [*options.SCRIPTS, *TOOLS], n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise UsageError(f"unknown command {name}{meant} python -m densenet_keras lists all")
+    tool: Any = importlib.import_module(f"densenet_keras.{TOOLS[name].module}")
+    code: int = tool.run(options.parse_tool(name, tool.Settings, tool.EXAMPLE, rest))
+    return code
+
+
+def _overview() -> str:
+    lines = ["usage: python -m densenet_keras COMMAND [--flag value] ...", ""]
+    for name, script in options.SCRIPTS.items():
+        lines.append(f"  {name:<12} as python {script}")
+    lines += [f"  {name:<12} {tool.purpose}" for name, tool in TOOLS.items()]
+    return "\n".join([*lines, "", "python -m densenet_keras COMMAND --help explains each."])
+
+
+def _reported(work: Callable[[], int]) -> int:
+    """The exit code of `work`; what it cannot do is said on stderr."""
     _open_closed_streams()
     try:
-        config = parse(command, sys.argv[1:], os.environ)
-        preflight.check(config, os.environ)
-        if config.ascend.dry_run:
-            from densenet_keras.commands import dry_run
-
-            return dry_run.run(config, os.environ)
-        return _run(config)
+        return work()
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")  # in one piece: ranks of mpirun say it together
         return EXIT_USAGE
@@ -54,6 +92,16 @@ def main(command: str) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _main(command: str, argv: List[str]) -> int:
+    config = parse(command, argv, os.environ)
+    preflight.check(config, os.environ)
+    if config.device.dry_run:
+        from densenet_keras.commands import dry_run  # builds the graph, so it needs TensorFlow
+
+        return dry_run.run(config, os.environ)
+    return _run(config)
 
 
 def _run(config: Config) -> int:
@@ -96,7 +144,7 @@ def parse(command: str, argv: List[str], environ: Optional[Mapping[str, str]] = 
         UsageError: naming flag, value, rule and remedy.
         SystemExit: after --help.
     """
-    given = options.read(command, argv)
+    given = options.read(options.program(command), argv)
     file = given.pop(options.CONFIG, None)
     if file is not None:
         given = {**_settings_of_file(command, file, given), **given}
@@ -117,7 +165,7 @@ def resolve(config: Config, environ: Mapping[str, str]) -> Config:
         UsageError: the environment contradicts --rank_size, or the run.json in log_dir is unreadable.
     """
     if config.device.backend == "auto":
-        config = config.replace(backend="ascend" if adapter.is_available() else "tensorflow")
+        config = config.replace(backend=backends.automatic())
     config = adopt_rank_size(config, environ)
     variant = VARIANTS[config.model.model]
     cores = max(1, _cores() // _local_ranks(config, environ))
@@ -143,9 +191,7 @@ def _cores() -> int:
 def _local_ranks(config: Config, environ: Mapping[str, str]) -> int:
     if in_place(environ):
         return Topology.from_environment(environ, config).local_size
-    if config.device.backend == "ascend":
-        return min(config.device.rank_size, DEVICES_PER_SERVER)
-    return config.device.rank_size
+    return backends.host(config).local_ranks(config)
 
 
 def _settings_of_file(command: str, file: str, given: Dict[str, Any]) -> Dict[str, Any]:

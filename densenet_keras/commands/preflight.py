@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.machinery
 import os
 import sys
@@ -10,13 +9,12 @@ import time
 from typing import Callable, Mapping, Optional, Sequence
 
 from densenet_keras import backends
-from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
 from densenet_keras.data import records
 from densenet_keras.errors import UsageError
 from densenet_keras.network.variants import VARIANTS
-from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAINING, AscendConfig, Config, fields
+from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAINING, Config, fields
 from densenet_keras.settings.rules import refuse, shown
 from densenet_keras.topology import Topology, in_place
 
@@ -43,7 +41,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
         UsageError: naming flag, value, rule and remedy.
     """
     _check_image_size(config)
-    _check_ascend_flags(config)
+    _check_backend_settings(config)
     _check_continued_run(config, environ)
     _check_checkpoints(config)
     if config.run.callbacks:
@@ -59,16 +57,14 @@ def _check_image_size(config: Config) -> None:
         raise refuse("image_size", size, f"{variant.name} needs at least {variant.smallest_image_size}")
 
 
-def _check_ascend_flags(config: Config) -> None:
-    if backends.takes_ascend_settings(config):
-        npu_flags.validate(config)
-        return
-    for name in (field.name for field in dataclasses.fields(AscendConfig)):
+def _check_backend_settings(config: Config) -> None:
+    backends.host(config).check(config)
+    for name, owner in backends.foreign_settings(config).items():
         if config.get(name) != fields()[name].default:
             raise refuse(
                 name, config.get(name),
-                "has effect only with --backend ascend, and this run uses "
-                f"--backend {config.device.backend}; give --backend ascend or leave --{name} out",
+                f"has effect only with --backend {owner}, and this run uses "
+                f"--backend {config.device.backend}; give --backend {owner} or leave --{name} out",
             )  # fmt: skip
 
 
@@ -150,7 +146,7 @@ def _check_callbacks(callbacks: str) -> None:
 def _check_data(config: Config, environ: Mapping[str, str]) -> None:
     if config.data.synthetic_data:
         return
-    if config.ascend.dry_run and not os.path.isdir(config.data.data_dir):
+    if config.device.dry_run and not os.path.isdir(config.data.data_dir):
         print(f"note: no data in {config.data.data_dir}; the dry run goes without", file=sys.stderr)
         return
     names = {"train": (records.TRAIN,), EVALUATE: (records.VALIDATION,)}.get(

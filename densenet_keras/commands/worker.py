@@ -19,13 +19,12 @@ import warnings
 from typing import Iterator, NoReturn, Optional, Set
 
 from densenet_keras import backends
-from densenet_keras.backends.ascend.rank_environment import CORES
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.launch import rank_logs, rendezvous
 from densenet_keras.rank import Rank
 from densenet_keras.settings import config
 from densenet_keras.settings.config import Config
-from densenet_keras.topology import Topology, adopt_rank_size
+from densenet_keras.topology import CORES, Topology, adopt_rank_size
 from densenet_keras.watchdog import PARENT, TERMINAL, StopFlag, Watchdog, watch_parent
 
 JOIN_SECONDS = 0.2
@@ -89,7 +88,7 @@ class _Job(threading.Thread):
 
     def _run(self) -> None:
         configuration = adopt_rank_size(self._config, os.environ)
-        os.environ.update(backends.prepare_environment(configuration, os.environ))
+        os.environ.update(backends.host(configuration).complete_environment(configuration, os.environ))
         topology = Topology.from_environment(os.environ, configuration)
         if PARENT not in os.environ:
             self.log_path = rank_logs.path_of(configuration.run.log_dir, topology.rank)
@@ -109,7 +108,7 @@ class _Job(threading.Thread):
 @contextlib.contextmanager
 def _addressed(configuration: Config, topology: Topology, watchdog: Watchdog) -> Iterator[Topology]:
     """`topology` with the addresses of all ranks, where they are needed and the scheduler gave none."""
-    if topology.size == 1 or topology.addresses or not backends.needs_addresses(configuration):
+    if topology.size == 1 or topology.addresses or not backends.host(configuration).needs_addresses:
         yield topology
         return
     key = rendezvous.job_key(os.environ)

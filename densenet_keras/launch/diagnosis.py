@@ -1,216 +1,62 @@
 """Known failures, recognised in a rank's log: what they come from and what to do.
 
-The failures of the Ascend adapter and its libraries are those of its documents (docs/ascend.md). One
-failure often leaves the messages of several behind, so the table is ordered from causes to
-consequences, and the first entry that matches is the one to show.
+One failure often leaves the messages of several behind, so the table is ordered from causes to
+consequences, and the first entry that matches is the one to show. Within a stage, what a backend
+knows of its own libraries comes before what can happen anywhere.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from dataclasses import dataclass
-from typing import List, Optional, Pattern
+from typing import List, Optional, Tuple
 
-_PLOG = "The host's own logs are in $HOME/ascend/log (older releases: /var/log/npu/slog)"
+from densenet_keras import backends
+from densenet_keras.backends.host import CONSEQUENCES, DATA, RESOURCES, Failure, failure
+
 _LEAST_EQUAL_LOSSES = 5
 
-
-@dataclass(frozen=True)
-class Failure:
-    """One known failure: `pattern` finds it in a log, `advice` says cause and remedy."""
-
-    name: str
-    pattern: Pattern[str]
-    advice: str
-
-
-def _failure(name: str, pattern: str, advice: str) -> Failure:
-    return Failure(name, re.compile(pattern), advice)
-
-
-# What is missing or wrong before the run.
-_ENVIRONMENT = (
-    _failure(
-        "adapter not found",
-        r"No module named 'npu|lib\w+\.so[.\d]*: cannot open shared object file",
-        "Python does not find the Ascend software. Source the set_env.sh of the toolkit (or nnae) and of "
-        "tfplugin in the shell that starts the run; inside a container, mount /usr/local/Ascend/driver "
-        "(scripts/docker_start.sh does). On a machine without NPUs use --backend tensorflow.",
-    ),
-    _failure(
-        "device node",
-        r"/dev/(davinci|devmm_svm|hisi_hdc)\S*.{0,60}(No such|[Pp]ermission denied)",
-        "An NPU device node is missing or may not be opened. Check ls -l /dev/davinci*, that the user is in "
-        "the group that owns them (HwHiAiUser), and pass them into the container "
-        "(scripts/docker_start.sh does).",
-    ),
-    _failure(
-        "JOB_ID",
-        r"'NoneType' object has no attribute '_rank_size'",
-        "JOB_ID is empty, and the adapter needs it for more than one rank. The launcher sets it; for ranks "
-        "that you start yourself export JOB_ID=densenet (letters, digits, - and _), the same on all.",
-    ),
-    _failure(
-        "rank table",
-        r"hcom_bind_model failed|EI0004|EI0014\b.*rank ?table",
-        "The rank table does not fit: its file is missing, its contents are wrong, or RANK_ID is not in it. "
-        "Leave --rank_table out so that the table is written from /etc/hccn.conf, or correct the file; "
-        "every rule it breaks is reported at the start of the command. The same message appears when "
-        "collective functions are called before the first graph has run.",
-    ),
-    _failure(
-        "too early",
-        r"get rank id error|hcom\w*.{0,40}not.{0,12}init",
-        "The collective library was asked before it was initialised, or RANK_TABLE_FILE is unset. Check "
-        "that the ranks were started by this command, or that RANK_TABLE_FILE, RANK_ID and RANK_SIZE are "
-        "set for each.",
-    ),
-    _failure(
-        "NIC address",
-        r"ra rdev init failed|EI0014",
-        "A device's NIC could not be opened: its device_ip in the rank table differs from the address that "
-        "is configured, or the link is down. Compare with hccn_tool -i N -ip -g, check hccn_tool -i N -link "
-        "-g, and leave --rank_table out so that the table follows /etc/hccn.conf.",
-    ),
-    _failure(
-        "previous job",
-        r"EI0019|bind.{0,40}\b16666\b|\b16666\b.{0,60}(in use|bind|fail)",
-        "A port of the devices' network (16666) is taken: an earlier job still runs on them. See npu-smi "
-        "info and ps for its processes, end those of yours, and start again.",
-    ),
-    _failure(
-        "already initialised",
-        r"Ge has already initialized.*option",
-        "An option that is fixed for the whole process (precision, profiling, dump, compiler cache, device) "
-        "was set after the device had been initialised and has no effect. Give it as a flag of the command, "
-        "and do not open a session of your own in --callbacks before the run.",
-    ),
-)
-
-# What the graph compiler and the loop on the device refuse.
-_GRAPH = (
-    _failure(
-        "one-shot iterator",
-        r"iterator_per_loop only support 1 when using OneShotIterator",
-        "A one-shot iterator is in the session, and the loop on the device cannot read from it; this aborts "
-        "on evaluation data as well. Use an initializable iterator in code of your own, or "
-        "--iterations_per_loop 1.",
-    ),
-    _failure(
-        "loop length",
-        r"iterator_per_loop should be int",
-        "The number of iterations reached the adapter as 0 or in a field of another type. Set it by "
-        "--iterations_per_loop (1 or more) only, not by --npu_option.",
-    ),
-    _failure(
-        "placeholder",
-        r"[Pp]laceholder.{0,20}not support",
-        "The graph on the device contains a placeholder: something reads a fed value inside a step. Remove "
-        "feeds and learning-phase placeholders from code of your own; --dry_run names the node.",
-    ),
-    _failure(
-        "uninitialised variable",
-        r"Error while reading resource variable",
-        "A variable has no value on the device: it was initialised together with an iterator, which keeps "
-        "the whole run on the host, or in another session, or created after the initialisation. In code of "
-        "your own create variables before the run starts and initialise iterators in a session.run of "
-        "their own.",
-    ),
-    _failure(
-        "lookup table",
-        r"Table not initialized",
-        "A lookup table is used where the device cannot hold one. Keep tables out of the model and of input "
-        "functions; map labels to numbers when the records are written.",
-    ),
-    _failure(
-        "outputs",
-        r"[Oo]utputs? num mismatch",
-        "A fetch was pruned or doubled, so the device returns another number of values than TensorFlow "
-        "expects. Fetch each tensor once, and fetch nothing but what the run itself fetches.",
-    ),
-    _failure(
-        "memory optimizer",
-        r"memory_optimizer\.cc",
-        "TensorFlow's own memory optimizer crashed. This program sets it to NO_MEM_OPT; remove code or an "
-        "option that sets memory_optimization to OFF, which in TensorFlow 1.15 means MANUAL.",
-    ),
-    _failure(
-        "unsupported operation",
-        r"No supported (Ops kernel|[Oo]p|engine)|[Uu]nsupported [Oo]p|op type .{0,60} (is )?not supported",
-        "The device has no kernel for an operation of the graph. --dry_run lists such nodes; move the "
-        "operation into the input pipeline or replace it. mix_compile_mode keeps it on the host, but only "
-        "with --iterations_per_loop 1. " + _PLOG + ".",
-    ),
-)
-
-# What runs out.
-_RESOURCES = (
-    _failure(
+_GENERAL = (
+    failure(
+        RESOURCES,
         "disk",
         r"No space left on device|ENOSPC|Disk quota exceeded",
         "A disk is full. Free space in --log_dir, lower --keep_checkpoint_max, or choose another --log_dir; "
         "profiles, dumps and compiler caches (--profiling, --dump, --op_compiler_cache_dir) also fill disks.",
     ),
-    _failure(
-        "control flow memory",
-        r"memory.{0,80}(exceed|larger|more than|over).{0,40}3[01] ?G",
-        "The graph needs more memory than the device has (31 GB). Many Switch and Merge nodes do that: a "
-        "symbolic learning phase doubles every batch normalisation. --dry_run shows predicted memory and "
-        "such nodes. Otherwise lower --batch_size.",
-    ),
-    _failure(
-        "device memory",
-        r"EI0011|\b207001\b|[Dd]evice.{0,30}out of memory|rtMalloc.{0,60}fail",
-        "The device ran out of memory. Lower --batch_size, or give feature maps more of the 31 GB by "
-        "--graph_memory_max_size, such as 28*1024*1024*1024 (the rest stays for variables). npu-smi info "
-        "shows whether another process holds memory of the device.",
-    ),
-    _failure(
+    failure(
+        RESOURCES,
         "memory",
         r"ResourceExhausted|OOM when allocating|MemoryError|std::bad_alloc|Out of memory: Kill|"
         r"oom-kill|Cannot allocate memory",
         "Memory ran out. Lower --batch_size or --image_size; on a machine that several ranks share, lower "
         "--rank_size or --data_threads too.",
     ),
-    _failure(
+    failure(
+        RESOURCES,
         "port in use",
         r"Address already in use|Could not start gRPC server",
         "A port that a rank must listen on is taken, mostly by a run that has not ended. End it, or choose "
         "other ports in TF_CONFIG if you set that yourself. On Ascend servers keep ports 60000 to 60015 free "
         "(sysctl -w net.ipv4.ip_local_reserved_ports=60000-60015).",
     ),
-)
-
-# What comes from data and numbers.
-_DATA = (
-    _failure(
+    failure(
+        DATA,
         "damaged records",
         r"DataLossError|corrupted record|truncated record",
         "A TFRecord shard is damaged or was cut off while it was copied. Compare its size and checksum with "
         "the source and copy it again.",
     ),
-    _failure(
-        "input too slow",
-        r"E30008",
-        "The device waited for the next batch for longer than it may: the input is too slow or has "
-        "delivered nothing. Measure with --synthetic_data; if that runs, look at data_wait in the log, put "
-        "the data on a faster disk, and give each rank more cores or a higher --data_threads.",
-    ),
-    _failure(
+    failure(
+        DATA,
         "end of data",
         r"OutOfRangeError|End of sequence",
         "The input ended inside a loop of steps. Training data repeats and evaluation is padded to equal "
         "batches, so this points at a data folder that changed during the run, or at an input of your own "
         "without repeat().",
     ),
-    _failure(
-        "loss scale",
-        r"at loss scale (0?\.\d+|1):|loss_scale:(0?\.\d+|1)\b",
-        "The loss scale fell to its smallest value because every step looked like an overflow. That is "
-        "mostly one operator that saturates by itself, not the scale: find it with --overflow_debug DIR and "
-        "keep it in float32 by --modify_mixlist FILE, or train with --loss_scale none.",
-    ),
-    _failure(
+    failure(
+        DATA,
         "not finite",
         r"loss is (nan|-?inf)|NanLossDuringTraining",
         "The loss is no longer a number. On a CPU or GPU lower --lr. On an NPU too, unless the same command "
@@ -218,52 +64,14 @@ _DATA = (
         "--loss_scale dynamic, keep reductions and small epsilons in float32 by --modify_mixlist FILE, or "
         "compare with --precision_mode must_keep_origin_dtype.",
     ),
-    _failure(
-        "steps in the loop",
-        r"would run one step at a time|[Gg]lobal.step.{0,60}(advanced|moved|instead)",
-        "The loop on the device ran another number of steps than asked for. The loop's operation was "
-        "renamed, its variables were initialised again after they had been loaded, a shape in the "
-        "step is not static, or --npu_option changes the loop length. --dry_run checks the first and third.",
-    ),
-)
-
-# What mostly follows from another failure, here or on another rank.
-_CONSEQUENCES = (
-    _failure(
-        "unequal collectives",
-        r"EI0005",
-        "The ranks called a collective operation with different shapes, types or splits. Start every rank "
-        "with the same version and the same flags (--gradient_split, --batch_size, --model).",
-    ),
-    _failure(
-        "connection time-out",
-        r"EI0006|socket.{0,40}establish.{0,20}time ?out",
-        "The ranks did not all reach the start of communication in time. One failed earlier (see its log "
-        "first: rank_logs/ in --log_dir), they built different graphs, or some compiled for longer than "
-        "HCCL_CONNECT_TIMEOUT: export a larger one, up to 7200, or keep compiled operators with "
-        "--op_compiler_cache_dir.",
-    ),
-    _failure(
-        "notify time-out",
-        r"EI0002|notify wait.{0,20}time ?out",
-        "A rank stopped taking part: it failed, ran out of data or is far slower. Look at the log that ends "
-        "first in rank_logs/ of --log_dir. If all are alive, raise HCCL_EXEC_TIMEOUT.",
-    ),
-    _failure(
-        "graph failed",
-        r"DoRunAsync failed|[Aa]dd ?[Gg]raph.{0,20}fail|GEOP.{0,80}(fail|error)",
-        "The graph engine could not compile or run the graph; the reason stands earlier. " + _PLOG + "; "
-        "search there for the first ERROR, and run the command with --dry_run to check the graph.",
-    ),
-    _failure(
+    failure(
+        CONSEQUENCES,
         "peer gone",
         r"UnavailableError|Socket closed|Connection reset by peer|GRPC error",
         "Another rank ended, so this one lost its connection. The log of the rank that failed first, in "
         "rank_logs/ of --log_dir, tells why.",
     ),
 )
-
-FAILURES = (*_ENVIRONMENT, *_GRAPH, *_RESOURCES, *_DATA, *_CONSEQUENCES)
 
 _SAME_LOSS = (
     "The loss was the same in every line of the log. If it is the logarithm of the number of classes, the "
@@ -273,11 +81,17 @@ _SAME_LOSS = (
 )
 
 
+@functools.lru_cache(maxsize=None)
+def failures() -> Tuple[Failure, ...]:
+    """All that are known, in the order in which they are looked for."""
+    return tuple(sorted([*backends.known_failures(), *_GENERAL], key=lambda known: known.stage))
+
+
 def diagnose(log_text: str) -> Optional[str]:
     """Cause and remedy of the failure that a rank's log shows; None if it shows no known one."""
-    for failure in FAILURES:
-        if failure.pattern.search(log_text):
-            return failure.advice
+    for known in failures():
+        if known.pattern.search(log_text):
+            return known.advice
     losses: List[str] = re.findall(r"^step: *\d+ .* loss: *(\S+)  total_loss:", log_text, re.MULTILINE)
     if len(losses) >= _LEAST_EQUAL_LOSSES and len(set(losses)) == 1:
         return _SAME_LOSS

@@ -44,7 +44,7 @@ def launch(config: Config, *, command: Sequence[str], grace_seconds: float = GRA
         RunError: a process could not be started.
     """
     path = run_folder.write_request(config)
-    ported = config.device.rank_size > 1 and backends.needs_addresses(config)
+    ported = config.device.rank_size > 1 and backends.host(config).needs_addresses
     with reserved_ports(config.device.rank_size if ported else 0) as ports:
         addresses = [f"{LOOPBACK}:{port}" for port in ports]
         environments = rank_environments(config, os.environ, addresses)
@@ -81,7 +81,7 @@ def rank_environments(
         base_env: what the ranks inherit.
         addresses: host:port of every rank, for backends that need addresses; empty for one rank.
     """
-    additions = backends.rank_environments(config, base_env)
+    additions = backends.host(config).rank_environments(config, base_env)
     if additions is None:
         additions = _tf_configs(addresses) if addresses else [{}]
     root = os.path.dirname(os.path.dirname(os.path.abspath(densenet_keras.__file__)))

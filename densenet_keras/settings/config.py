@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import typing
 from dataclasses import dataclass
 from typing import Any, Dict
 
+import densenet_keras
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.groups import (
     MODELS,
@@ -28,15 +28,15 @@ from densenet_keras.settings.setting import (
     FINETUNE,
     TRAIN,
     TRAINING,
-    Kind,
+    Setting,
     from_plain,
-    kind_of,
+    settings_of,
 )
 
 __all__ = [
     "ALL", "EVALUATE", "FINETUNE", "GROUPS", "MODELS", "TRAIN", "TRAINING",
     "AscendConfig", "Config", "DataConfig", "DeviceConfig", "ModelConfig", "OptimizerConfig", "RunConfig",
-    "fields", "group_of", "kinds", "load",
+    "fields", "group_of", "load", "settings",
 ]  # fmt: skip
 
 
@@ -64,7 +64,7 @@ class Config:
 
     def to_json(self) -> Dict[str, Any]:
         """The configuration as nested plain objects."""
-        return dataclasses.asdict(self)
+        return {"version": densenet_keras.__version__, **dataclasses.asdict(self)}
 
     @staticmethod
     def from_json(values: Dict[str, Any]) -> Config:
@@ -77,7 +77,7 @@ class Config:
         command = values.get("command", TRAIN)
         if command not in ALL:
             raise UsageError(f"command {command!r}: must be one of {', '.join(ALL)}")
-        unknown_groups = sorted(set(values) - set(GROUPS) - {"command"})
+        unknown_groups = sorted(set(values) - set(GROUPS) - {"command", "version"})
         if unknown_groups:
             raise UsageError(f"{unknown_groups[0]} is no group of settings of this version; remove it")
         changes: Dict[str, Any] = {}
@@ -86,10 +86,10 @@ class Config:
             if not isinstance(given, dict):
                 raise UsageError(f"{group}: must be one JSON object of settings")
             for name, value in given.items():
-                if name not in fields() or group_of(name) != group:
+                if name not in fields() or group not in (group_of(name), _MOVED.get(name)):
                     raise UsageError(f"{group}.{name} is no setting of this version; remove it")
                 try:
-                    changes[name] = from_plain(kinds()[name], value)
+                    changes[name] = from_plain(settings()[name].kind, value)
                 except ValueError as error:
                     raise UsageError(f"{group}.{name} {json.dumps(value)}: {error}") from error
         return Config.defaults(command).replace(**changes)
@@ -116,6 +116,9 @@ class Config:
         return dataclasses.replace(self, **changes)
 
 
+# Settings that a run.json of an earlier version has in another group.
+_MOVED = {"dry_run": "ascend"}
+
 GROUPS = {
     "data": DataConfig,
     "model": ModelConfig,
@@ -133,13 +136,9 @@ def fields() -> Dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=None)
-def kinds() -> Dict[str, Kind]:
-    """Every setting's type by name."""
-    return {
-        name: kind_of(hint)
-        for group in GROUPS.values()
-        for name, hint in typing.get_type_hints(group).items()
-    }
+def settings() -> Dict[str, Setting]:
+    """Every setting by name, in the order of `groups`."""
+    return {name: setting for kind in GROUPS.values() for name, setting in settings_of(kind).items()}
 
 
 def group_of(name: str) -> str:

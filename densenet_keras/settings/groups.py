@@ -21,6 +21,9 @@ from densenet_keras.settings.setting import (
     matches,
 )
 
+# From the general one to the special: auto takes the last that can be used.
+BACKENDS = ("tensorflow", "ascend")
+
 MODELS = (
     "densenet121",
     "densenet161",
@@ -225,7 +228,7 @@ class DeviceConfig:
     backend: str = flag(
         "auto",
         "tensorflow (CPU or GPU) or ascend (NPU); auto takes ascend where the adapter is installed",
-        choices=("auto", "tensorflow", "ascend"),
+        choices=("auto", *BACKENDS),
     )
     intra_op_threads: Optional[int] = flag(
         None,
@@ -239,6 +242,9 @@ class DeviceConfig:
     step_timeout_seconds: int = flag(
         600, "how long a rank may make no progress before the run is given up; raised by itself to 20 "
         "times the learned time of a session.run", rule=at_least(1),
+    )
+    dry_run: bool = flag(
+        False, "print the whole plan and the graph check, without a device or the adapter, and stop"
     )
 
 
@@ -278,4 +284,3 @@ class AscendConfig:
         (), "any other session option of the adapter; may be repeated", metavar="KEY=VALUE", repeated=True
     )
     rank_table: str = flag("", "rank table to use; default: written from /etc/hccn.conf", metavar="FILE")
-    dry_run: bool = flag(False, "print the whole plan and the graph check, without an NPU, and stop")

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from densenet_keras.errors import UsageError
-from densenet_keras.settings.config import EVALUATE, FINETUNE, Config, fields, kinds
+from densenet_keras.settings.config import EVALUATE, FINETUNE, Config, settings
+from densenet_keras.settings.setting import Setting
 
 # The files of a run folder; the log must not be one of them.
 RESERVED_LOG_NAMES = (
@@ -38,13 +39,20 @@ def validate(config: Config) -> None:
     Raises:
         UsageError: flag, value and rule of the first that fails.
     """
-    for name, field in fields().items():
-        value = config.get(name)
-        if value is None:
-            continue
-        for item in value if kinds()[name].many else (value,):
-            _validate_item(name, item, field.metadata)
+    for setting in settings().values():
+        validate_value(setting, config.get(setting.name))
     _validate_run(config)
+
+
+def validate_value(setting: Setting, value: Any) -> None:
+    """Refuses what a setting may not be, whatever the others are.
+
+    Raises:
+        UsageError: flag, value and rule.
+    """
+    if value is not None:
+        for item in value if setting.kind.many else (value,):
+            _validate_item(setting.name, item, setting.metadata)
 
 
 def _validate_item(name: str, value: Any, metadata: Any) -> None:

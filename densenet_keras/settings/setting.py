@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple, Union
+import typing
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple, Union
 
 TRAIN = "train"
 EVALUATE = "evaluate"
@@ -44,6 +45,7 @@ def flag(
     aliases: Tuple[str, ...] = (),
     metavar: Optional[str] = None,
     repeated: bool = False,
+    positional: bool = False,
     command_defaults: Optional[Dict[str, Any]] = None,
 ) -> Any:
     """A dataclass field that is also the command-line flag of the same name.
@@ -57,6 +59,7 @@ def flag(
         aliases: further spellings of the flag.
         metavar: what stands for the value in the help.
         repeated: a tuple whose items are never split at commas, because they may hold some.
+        positional: given without a flag's name; needed unless it is a tuple.
         command_defaults: defaults of single commands where they differ from `default`.
     """
     return dataclasses.field(
@@ -69,6 +72,7 @@ def flag(
             "aliases": aliases,
             "metavar": metavar,
             "repeated": repeated,
+            "positional": positional,
             "command_defaults": command_defaults or {},
         },
     )
@@ -90,6 +94,26 @@ def kind_of(hint: Any) -> Kind:
     if origin is tuple:
         return Kind(hint.__args__[0], optional=False, many=True)
     return Kind(hint, optional=False, many=False)
+
+
+class Setting(NamedTuple):
+    """One setting of a record, by all that is known of it."""
+
+    name: str
+    kind: Kind
+    default: Any
+    metadata: Mapping[str, Any]  # see `flag`
+    group: str  # the title under which help lists it
+
+
+def settings_of(record: type) -> Dict[str, Setting]:
+    """The settings of a dataclass whose fields are `flag`s, by name, in their order."""
+    hints = typing.get_type_hints(record)
+    title = (record.__doc__ or "").splitlines()[0].rstrip(".")
+    return {
+        field.name: Setting(field.name, kind_of(hints[field.name]), field.default, field.metadata, title)
+        for field in dataclasses.fields(record)
+    }
 
 
 def from_plain(kind: Kind, value: Any) -> Any:

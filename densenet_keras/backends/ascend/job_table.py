@@ -52,7 +52,7 @@ def job_table(
     if not path and size == 1:
         return None, ""
     if path:
-        table = _load(path, not config.ascend.dry_run)
+        table = _load(path, not config.device.dry_run)
         if table.form == "server_list":
             table.check(size)
             return table, os.path.abspath(path)
@@ -64,7 +64,7 @@ def job_table(
     else:
         table = _table_of_this_server(config, environ, machine, hccn_conf_path)
     table.check(size)
-    if not config.ascend.dry_run:
+    if not config.device.dry_run:
         rank_table.write(table, written_path(config))
     return table, written_path(config)
 
@@ -114,7 +114,7 @@ def _table_of_this_server(
         with open(hccn_conf_path, encoding="utf-8") as file:
             text = file.read()
     except OSError as error:
-        if config.ascend.dry_run:
+        if config.device.dry_run:
             # A plan needs no NIC: addresses reserved for documentation (RFC 5737) stand in for them.
             text = "".join(f"address_{device_id}=192.0.2.{device_id + 1}\n" for device_id in device_ids)
         else:

@@ -16,9 +16,8 @@ from densenet_keras.backends.ascend.machine import Machine
 from densenet_keras.backends.ascend.rank_table_rules import Device, Server
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
-from densenet_keras.topology import Topology
+from densenet_keras.topology import CORES, Topology
 
-CORES = "DENSENET_KERAS_CORES"
 # The adapter's start without a table excludes the one with a table.
 TABLELESS = ("CM_CHIEF_IP", "CM_CHIEF_PORT", "CM_CHIEF_DEVICE", "CM_WORKER_SIZE", "CM_WORKER_IP")
 PER_RANK = ("RANK_ID", "DEVICE_ID", "ASCEND_DEVICE_ID", "DEVICE_INDEX")

@@ -3,7 +3,7 @@
 Two forms are read: version 1.0 with `server_list`, and the older `group_list` that some platforms
 still mount. Only version 1.0 is written.
 
-`python -m densenet_keras.launch.rank_table TABLE SERVER=HCCN_CONF ...` writes the common table of several
+`python -m densenet_keras rank_table TABLE SERVER=HCCN_CONF ...` writes the common table of several
 servers from copies of their /etc/hccn.conf.
 """
 
@@ -13,12 +13,11 @@ import json
 import os
 import platform
 import re
-import sys
 from dataclasses import replace
 from typing import Any, Dict, List, Sequence, Tuple
 
 from densenet_keras.backends.ascend.rank_table_rules import INITIALIZING, VERSION, Device, RankTable, Server
-from densenet_keras.errors import EXIT_DONE, EXIT_USAGE, UsageError
+from densenet_keras.errors import UsageError
 
 # Names under which platforms record where a server or its container can be found.
 _SERVER_NAMES = ("server_id", "host_ip", "server_ip", "container_ip", "pod_name")
@@ -199,35 +198,29 @@ def from_hccn_conf(
     return RankTable(servers=(Server(server_id, tuple(devices), (server_id,)),), source=source)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Writes the common table of several servers; returns the exit code."""
-    if len(arguments) < 2 or any("=" not in argument for argument in arguments[1:]):
-        print("usage: python -m densenet_keras.launch.rank_table TABLE SERVER=HCCN_CONF ...",
-              file=sys.stderr)
-        return EXIT_USAGE
+def of_servers(configurations: Sequence[Tuple[str, str]], source: str) -> RankTable:
+    """The common table of several servers, ranks numbered in their order.
+
+    Args:
+        configurations: id of a server, and the path of its /etc/hccn.conf.
+        source: what errors call the table.
+
+    Raises:
+        UsageError: a file cannot be read, or what is in it makes no table.
+    """
     servers: List[Server] = []
     rank = 0
-    try:
-        for argument in arguments[1:]:
-            server_id, path = argument.split("=", 1)
-            try:
-                with open(path, encoding="utf-8") as file:
-                    text = file.read()
-            except OSError as error:
-                raise UsageError(f"{path} of server {server_id} cannot be read: {error.strerror}") from error
-            ids = sorted({int(number) for number in re.findall(r"^[ \t]*address_(\d+)", text, re.MULTILINE)})
-            part = from_hccn_conf(text, ids, server_id, first_rank=rank, source=path)
-            servers.extend(part.servers)
-            rank += len(ids)
-        table = RankTable(servers=tuple(servers), source=arguments[0])
-        table.check(rank)
-        write(table, arguments[0])
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
-    print(f"{arguments[0]}: {rank} ranks on {len(servers)} servers")
-    return EXIT_DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    for server_id, path in configurations:
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise UsageError(f"{path} of server {server_id} cannot be read: {reason}") from error
+        ids = sorted({int(number) for number in re.findall(r"^[ \t]*address_(\d+)", text, re.MULTILINE)})
+        part = from_hccn_conf(text, ids, server_id, first_rank=rank, source=path)
+        servers.extend(part.servers)
+        rank += len(ids)
+    table = RankTable(servers=tuple(servers), source=source)
+    table.check(rank)
+    return table

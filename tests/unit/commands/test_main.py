@@ -1,5 +1,7 @@
 """What people type becomes one configuration or one sentence."""
 
+import contextlib
+import importlib
 import json
 import os
 import subprocess
@@ -7,13 +9,14 @@ import sys
 
 import pytest
 
+import densenet_keras
 from densenet_keras.backends.ascend import adapter
 from densenet_keras.commands import main as cli
 from densenet_keras.commands import preflight, worker
 from densenet_keras.errors import RunError, UsageError
 from densenet_keras.launch import launcher
 from densenet_keras.settings import arguments as options
-from densenet_keras.settings.config import ALL, EVALUATE, FINETUNE, TRAIN, Config, fields, kinds
+from densenet_keras.settings.config import ALL, EVALUATE, FINETUNE, TRAIN, Config, fields, settings
 from tests.support.paths import ROOT
 
 
@@ -129,20 +132,80 @@ def test_every_setting_of_a_command_is_a_flag_that_takes_its_own_default(command
         if command not in field.metadata["commands"] or name == "restore_path":
             continue
         value = expected.get(name)
-        texts = list(value) if kinds()[name].many else [str(value)]
+        texts = list(value) if settings()[name].kind.many else [str(value)]
         assert cli.parse(command, [*argv, f"--{name}", *texts]) == expected
 
 
 @pytest.mark.parametrize("command", ALL)
 def test_help_lists_every_flag_with_its_default(command, capsys):
     with pytest.raises(SystemExit) as caught:
-        options.read(command, ["--help"])
+        options.read(options.program(command), ["--help_all"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for name, field in fields().items():
         assert (f" --{name} " in text) == (command in field.metadata["commands"])
     assert f"[{Config.defaults(command).run.log_dir}]" in text
     assert "--config FILE" in text
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_help_explains_eight_flags_and_names_the_others(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        options.read(options.program(command), ["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    explained, _, others = text.partition("more flags, explained by --help_all:")
+    described = options.program(command)
+    assert len(described.common) == 8
+    assert f"python {described.call} {described.example}" in " ".join(explained.split())
+    for name in described.settings:
+        assert f"--{name}" in (explained if name in described.common else others)
+    assert len(text.splitlines()) < 60
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_the_example_of_a_command_is_one_that_it_takes(command):
+    described = options.program(command)
+    assert cli.parse(command, described.example.split())
+
+
+@pytest.mark.parametrize(
+    ("flag", "fragment"),
+    [
+        ("--resume", "continues the run in --log_dir"),
+        ("--gpu", "--rank_size N"),
+        ("--amp", "--precision_mode"),
+        ("--include_top", "finetune.py"),
+        ("--weights", "--restore"),
+    ],
+)
+def test_what_is_done_in_another_way_here_is_said(flag, fragment):
+    assert fragment in refused(TRAIN, flag, "1")
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["train", "--version"], ["rank_table", "--version"]])
+def test_the_version_is_told(argv, capsys):
+    with contextlib.suppress(SystemExit):
+        assert cli.run_command(argv) == 0
+    assert capsys.readouterr().out == f"densenet_keras {densenet_keras.__version__}\n"
+
+
+def test_commands_are_listed_and_a_wrong_one_is_corrected(capsys):
+    assert cli.run_command([]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in (*options.SCRIPTS, *cli.TOOLS))
+    assert cli.run_command(["rank_tabel"]) == 2
+    assert "did you mean rank_table?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(cli.TOOLS))
+def test_every_tool_has_help_with_an_example(name, capsys):
+    module = importlib.import_module(f"densenet_keras.{cli.TOOLS[name].module}")
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command([name, "--help"])
+    assert caught.value.code == 0
+    assert f"python -m densenet_keras {name} {module.EXAMPLE}" in " ".join(capsys.readouterr().out.split())
+    assert module.Settings.__doc__.count("\n\n") == 1
 
 
 # What is left open is filled in

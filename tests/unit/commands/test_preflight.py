@@ -255,7 +255,6 @@ def test_other_changes_to_a_continued_run_are_reported(tmp_path, capsys):
         ["--loss_scale", "dynamic"],
         ["--hcom_parallel", "false"],
         ["--npu_option", "enable_small_channel=1"],
-        ["--dry_run"],
     ],
 )
 def test_flags_of_the_npu_are_refused_elsewhere(argv):

@@ -61,12 +61,12 @@ LINES = [
 
 @pytest.mark.parametrize(("line", "name"), LINES)
 def test_each_message_is_taken_for_its_failure(line, name):
-    (expected,) = [failure.advice for failure in diagnosis.FAILURES if failure.name == name]
+    (expected,) = [failure.advice for failure in diagnosis.failures() if failure.name == name]
     assert diagnose(f"step:     1  loss: 6.9\n{line}\nTraceback\n") == expected
 
 
 def test_every_failure_has_a_message_that_finds_it():
-    assert {failure.name for failure in diagnosis.FAILURES} == {name for _, name in LINES}
+    assert {failure.name for failure in diagnosis.failures()} == {name for _, name in LINES}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_every_failure_has_a_message_that_finds_it():
     ],
 )
 def test_the_cause_goes_before_its_consequences(text, name):
-    (expected,) = [failure.advice for failure in diagnosis.FAILURES if failure.name == name]
+    (expected,) = [failure.advice for failure in diagnosis.failures() if failure.name == name]
     assert diagnose(text) == expected
 
 
@@ -103,6 +103,6 @@ def test_an_unknown_failure_is_left_alone(text):
 
 def test_flags_in_advice_exist():
     known = {f.name for group in GROUPS.values() for f in dataclasses.fields(group)}
-    for failure in diagnosis.FAILURES:
+    for failure in diagnosis.failures():
         named = set(re.findall(r"--([a-z][A-Za-z_]*)", failure.advice))
         assert named <= known, failure.name

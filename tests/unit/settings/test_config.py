@@ -16,7 +16,7 @@ from densenet_keras.settings.config import (
     Config,
     fields,
     group_of,
-    kinds,
+    settings,
 )
 from densenet_keras.settings.rules import validate
 
@@ -62,7 +62,7 @@ def test_help_says_where_readme_and_code_of_the_original_differ(name):
 
 def test_no_name_stands_in_two_groups():
     names = [field.name for kind in GROUPS.values() for field in dataclasses.fields(kind)]
-    assert len(names) == len(set(names)) == len(kinds())
+    assert len(names) == len(set(names)) == len(settings())
 
 
 @pytest.mark.parametrize("command", ALL)

@@ -12,6 +12,7 @@ from densenet_keras.backends.ascend.rank_environment import (
     core_range,
     rank_environments,
 )
+from densenet_keras.commands import main as cli
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
 
@@ -241,12 +242,12 @@ def test_the_command_joins_the_configurations_of_several_servers(save, tmp_path,
     second = HCCN_CONF.replace("192.168.", "192.169.")
     arguments = [f"10.0.0.1={save(HCCN_CONF, 'a')}", f"10.0.0.2={save(second, 'b')}"]
     path = str(tmp_path / "common.json")
-    assert rank_table.main([path, *arguments]) == 0
+    assert cli.run_command(["rank_table", path, *arguments]) == 0
     assert "16 ranks on 2 servers" in capsys.readouterr().out
     rank_table.load(path).check(16)
-    assert rank_table.main([path, arguments[0], f"10.0.0.2={save(HCCN_CONF, 'b')}"]) == 2
+    assert cli.run_command(["rank_table", path, arguments[0], f"10.0.0.2={save(HCCN_CONF, 'b')}"]) == 2
     assert "is also that of" in capsys.readouterr().err
-    assert rank_table.main([path]) == 2
+    assert cli.run_command(["rank_table", path]) == 2
 
 
 # The environments that the launcher gives.

@@ -1,0 +1,99 @@
+"""The host side of NPU ranks: their environment, their settings, what a dry run says; without TensorFlow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
+
+from densenet_keras.backends.ascend import adapter, failures, loop_plan, rank_environment
+from densenet_keras.backends.ascend import flags as npu_flags
+from densenet_keras.backends.ascend import options as npu_options
+from densenet_keras.backends.ascend.rank_table_rules import DEVICES_PER_SERVER
+from densenet_keras.backends.host import Host
+from densenet_keras.settings.arguments import Tool
+
+if TYPE_CHECKING:
+    from densenet_keras.backends.base import Backend
+    from densenet_keras.schedule import RunPlan
+    from densenet_keras.settings.config import Config
+    from densenet_keras.topology import Topology
+
+
+class AscendHost(Host):
+    """An Ascend server: rank tables, device ids, the adapter's options and failures."""
+
+    name = "ascend"
+    needs_addresses = False  # HCCL has the rank table
+    failures = failures.FAILURES
+    tools = {
+        "rank_table": Tool(
+            "backends.ascend.table_command", "write the rank table of several Ascend servers"
+        )
+    }
+
+    def why_unavailable(self) -> str:
+        """See `Host.why_unavailable`."""
+        return "" if adapter.is_available() else f"the Ascend adapter ({adapter.PACKAGE}) is not installed"
+
+    def check(self, config: Config) -> None:
+        """See `Host.check`."""
+        npu_flags.validate(config)
+
+    def notes(self, config: Config) -> List[str]:
+        """See `Host.notes`."""
+        return npu_flags.notes(config)
+
+    def local_ranks(self, config: Config) -> int:
+        """See `Host.local_ranks`."""
+        return min(config.device.rank_size, DEVICES_PER_SERVER)
+
+    def rank_environments(
+        self, config: Config, base_env: Mapping[str, str]
+    ) -> Optional[List[Dict[str, str]]]:
+        """See `Host.rank_environments`."""
+        return rank_environment.rank_environments(config, base_env)
+
+    def complete_environment(self, config: Config, environ: Mapping[str, str]) -> Dict[str, str]:
+        """See `Host.complete_environment`."""
+        return rank_environment.complete_environment(config, environ)
+
+    def describe_session(self, config: Config, plan: Optional[RunPlan]) -> List[str]:
+        """Every session option, the loss scale and the gradient split."""
+        npu_flags.validate(config)
+        length = loop_plan.choose(plan, 0).length if plan is not None else 1
+        options = npu_options.session_options(config, 0, length)
+        lines = [f"{key} ({field}) = {value}" for key, (field, value) in options.items()]
+        if config.device.rank_size > 1 and any("rank_0" in str(value) for _, value in options.values()):
+            lines.append("folders of the other ranks end in their own number")
+        split = npu_flags.gradient_split(config)
+        scale = npu_flags.loss_scale(config)
+        lines.append(f"loss scale: {scale.kind}" + (f" {scale.value:g}" if scale.kind == "fixed" else ""))
+        fused = f"{split.kind} {split.values}" if split else "by default"
+        lines.append(f"gradient split: {fused}")
+        return lines
+
+    def describe_steps(self, plan: RunPlan) -> List[str]:
+        """The loop length, and how often the host is involved."""
+        chosen = loop_plan.choose(plan, 0)
+        return [loop_plan.explain(chosen, plan), f"session runs: {chosen.session_runs}"]
+
+    def describe_memory(self, graph: Any, variables: List[Any], config: Config) -> List[str]:
+        """See `memory`."""
+        from densenet_keras.backends.ascend import memory
+
+        return memory.describe(graph, variables, config)
+
+    def create(self, config: Config, topology: Topology) -> Backend:
+        """See `Host.create`."""
+        from densenet_keras.backends.ascend.backend import AscendBackend
+
+        return AscendBackend(config, topology)
+
+    def create_for_plan(self, config: Config, topology: Topology) -> Backend:
+        """See `Host.create_for_plan`: without gradient exchange and overflow status, the adapter's own."""
+        from densenet_keras.backends.ascend import stand_ins
+        from densenet_keras.backends.ascend.backend import AscendBackend
+
+        return AscendBackend(config, topology, stand_ins.adapter_parts())
+
+
+HOST = AscendHost()
