@@ -63,10 +63,16 @@ def sync(descriptor: int) -> None:
             raise
 
 
-def sync_folder(folder: str) -> None:
-    """Waits until the names in `folder` are on the disk, where the file system can tell."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_file(path: str) -> None:
+    """As `sync`, for a file that something else has written."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: str) -> None:
+    """Waits until the names in `folder` are on the disk, where the file system can tell."""
+    with contextlib.suppress(OSError):
+        sync_file(folder)

@@ -12,6 +12,7 @@ import os
 import re
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
+from densenet_keras import files
 from densenet_keras.errors import UsageError
 
 BASENAME = "model.ckpt"
@@ -148,16 +149,16 @@ def publishing(path: str) -> Iterator[str]:
     temporary = os.path.join(folder, f"{_TEMPORARY}-{name}")
     yield temporary
     data = ".data-00000-of-00001"
-    _sync(temporary + data)
-    _sync(temporary + ".index")
+    files.sync_file(temporary + data)
+    files.sync_file(temporary + ".index")
     # Where the same step is saved again, the old index must not meet the new data.
     with contextlib.suppress(FileNotFoundError):
         os.remove(path + ".index")
-        _sync_folder(folder)
+        files.sync_folder(folder)
     os.replace(temporary + data, path + data)
-    _sync_folder(folder)
+    files.sync_folder(folder)
     os.replace(temporary + ".index", path + ".index")
-    _sync_folder(folder)
+    files.sync_folder(folder)
 
 
 def write_state(folder: str, keep: int) -> None:
@@ -167,11 +168,8 @@ def write_state(folder: str, keep: int) -> None:
     names = [os.path.basename(checkpoint.path) for checkpoint in kept]
     lines = [f'model_checkpoint_path: "{names[-1]}"\n']
     lines += [f'all_model_checkpoint_paths: "{name}"\n' for name in names]
-    temporary = os.path.join(folder, _TEMPORARY)
-    with open(temporary, "w", encoding="utf-8") as file:
+    with files.whole_file(os.path.join(folder, STATE_FILE)) as file:
         file.writelines(lines)
-    _sync(temporary)
-    os.replace(temporary, os.path.join(folder, STATE_FILE))
     for checkpoint in found[: len(found) - len(kept)]:
         _delete(checkpoint.path)
 
@@ -199,18 +197,3 @@ def _remove_leftovers(folder: str) -> None:
         )
         if orphan or name.startswith(_TEMPORARY):
             os.remove(os.path.join(folder, name))
-
-
-def _sync_folder(path: str) -> None:
-    """Returns once the names in `path` are on the disk, where the file system can tell."""
-    with contextlib.suppress(OSError):
-        _sync(path)
-
-
-def _sync(path: str) -> None:
-    """Returns once what `path` holds is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,11 +6,9 @@ bad record is cheaper to meet here than in the third week of training.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import threading
 from array import array
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
+from densenet_keras import files
 from densenet_keras.data import tfrecord
 from densenet_keras.errors import UsageError
 
@@ -105,20 +104,12 @@ def _load(path: str, identity: str) -> Optional[Dict[str, np.ndarray]]:
 
 def _store(path: str, identity: str, columns: Dict[str, np.ndarray]) -> bool:
     """Whether the cache could be written; a reader sees the old file or the new one, never half."""
-    temporary = None
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
+        with files.whole_file(path, "wb") as file:
             members: Dict[str, Any] = dict(columns)
             members["identity"] = np.frombuffer(identity.encode("utf-8"), np.uint8)
             np.savez(file, **members)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
     except OSError:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         return False
     return True
 

@@ -18,6 +18,7 @@ import time
 import uuid
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from densenet_keras import files
 from densenet_keras.errors import RunError
 
 FOLDER = ".rendezvous"
@@ -139,11 +140,7 @@ class Meeting:
         return None
 
     def _write(self, name: str, values: Dict[str, Any]) -> None:
-        path = os.path.join(self._folder, name)
-        temporary = f"{path}.{self._me['token']}"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(values, file)
-        os.replace(temporary, path)
+        files.write_json(os.path.join(self._folder, name), values)
 
     def _read(self, name: str) -> Dict[str, Any]:
         """The file's object; empty while there is none."""

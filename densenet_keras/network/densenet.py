@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
 import tensorflow as tf
 from tensorflow.python.util import deprecation
 
 from densenet_keras.network.layers import (
-    BN_EPSILON,
-    BN_MOMENTUM,
-    BN_SIZE,
-    COMPRESSION,
     NHWC,
     DenseBlock,
     TransitionLayer,
@@ -23,16 +19,53 @@ from densenet_keras.network.layers import (
     original_initializer,
     seeded,
 )
-from densenet_keras.network.variants import IMAGENET_STEM, VARIANTS, Variant, cifar_variant
-from densenet_keras.settings.config import ModelConfig
+from densenet_keras.network.variants import (
+    BN_EPSILON,
+    BN_MOMENTUM,
+    BN_SIZE,
+    COMPRESSION,
+    IMAGENET_STEM,
+    VARIANTS,
+    Variant,
+    cifar_variant,
+)
+
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object  # Python 3.7 has none
 
 Shape = Sequence[Optional[int]]  # height, width, channels; None for a side that varies
 IMAGENET_SHAPE = (224, 224, 3)
 CIFAR_SHAPE = (32, 32, 3)
 
 
+class Architecture(Protocol):
+    """What decides a network: the settings of a run, or anything else with these names.
+
+    None stands for what the variant has.
+    """
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def num_classes(self) -> Optional[int]: ...
+    @property
+    def image_size(self) -> Optional[int]: ...
+    @property
+    def growth_rate(self) -> Optional[int]: ...
+    @property
+    def bn_size(self) -> int: ...
+    @property
+    def drop_rate(self) -> float: ...
+    @property
+    def bn_momentum(self) -> float: ...
+    @property
+    def bn_epsilon(self) -> float: ...
+
+
 def build_densenet(
-    model_config: ModelConfig,
+    model_config: Architecture,
     inputs: Optional[tf.Tensor] = None,
     name: Optional[str] = None,
     seed: Optional[int] = None,

@@ -11,13 +11,9 @@ from typing import Any, Dict, Optional
 
 import tensorflow as tf
 
-from densenet_keras.settings.config import ModelConfig
+from densenet_keras.network.variants import BN_EPSILON, BN_MOMENTUM, BN_SIZE, COMPRESSION
 
 NHWC = "channels_last"  # fixed, whatever ~/.keras/keras.json says
-BN_SIZE = ModelConfig.bn_size  # paper section 3: each 1x1 convolution produces 4k feature maps
-BN_MOMENTUM = ModelConfig.bn_momentum  # decay=0.9 of the original; Torch calls the same 0.1
-BN_EPSILON = ModelConfig.bn_epsilon  # 1e-3, contrib's default, which the original leaves
-COMPRESSION = 0.5  # paper section 3: theta of DenseNet-BC
 
 
 def original_initializer() -> tf.keras.initializers.Initializer:

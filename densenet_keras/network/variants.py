@@ -7,6 +7,10 @@ from typing import Dict, Tuple
 
 IMAGENET_STEM = "imagenet"  # 7x7 convolution and 3x3 max pool, both with stride 2 (paper table 1)
 CIFAR_STEM = "cifar"  # one 3x3 convolution at full resolution (paper section 4.1)
+BN_SIZE = 4  # paper section 3: each 1x1 convolution produces 4k feature maps
+BN_MOMENTUM = 0.9  # decay=0.9 of the original; Torch calls the same 0.1
+BN_EPSILON = 1e-3  # contrib's default, which the original leaves
+COMPRESSION = 0.5  # paper section 3: theta of DenseNet-BC
 
 
 @dataclass(frozen=True)

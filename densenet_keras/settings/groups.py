@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from densenet_keras.network.variants import BN_EPSILON, BN_MOMENTUM, BN_SIZE, VARIANTS
 from densenet_keras.settings.setting import (
     EVALUATE,
     FINETUNE,
@@ -24,15 +25,7 @@ from densenet_keras.settings.setting import (
 # From the general one to the special: auto takes the last that can be used.
 BACKENDS = ("tensorflow", "ascend")
 
-MODELS = (
-    "densenet121",
-    "densenet161",
-    "densenet169",
-    "densenet201",
-    "densenet264",
-    "densenet_cifar",
-    "densenet_tiny",
-)
+MODELS = tuple(VARIANTS)
 
 NOT_EMPTY = Rule(lambda value: value != "", "must not be empty")
 POSITIVE = Rule(lambda value: value > 0, "must be greater than 0")
@@ -78,7 +71,7 @@ class DataConfig:
 class ModelConfig:
     """Model: which network."""
 
-    model: str = flag("densenet121", "which network", choices=MODELS)
+    model: str = flag(MODELS[0], "which network", choices=MODELS)
     num_classes: Optional[int] = flag(
         None, "classes; default: 1000, for densenet_cifar and densenet_tiny 10", rule=at_least(2)
     )
@@ -90,14 +83,14 @@ class ModelConfig:
         None, "feature maps that each dense layer adds; default: the network's own", rule=at_least(1)
     )
     bn_size: int = flag(
-        4, "width of the 1x1 bottleneck in growth rates (paper section 3)", rule=at_least(1)
+        BN_SIZE, "width of the 1x1 bottleneck in growth rates (paper section 3)", rule=at_least(1)
     )
     drop_rate: float = flag(0.0, "dropout after each 3x3 convolution; ImageNet uses none", rule=SHARE)
     bn_momentum: float = flag(
-        0.9, "decay of the batch-normalisation moving averages (the original's 0.9)", rule=SHARE
+        BN_MOMENTUM, "decay of the batch-normalisation moving averages (the original's 0.9)", rule=SHARE
     )
     bn_epsilon: float = flag(
-        1e-3, "epsilon of batch normalisation (the original's 1e-3; paper code and Keras 1e-5)",
+        BN_EPSILON, "epsilon of batch normalisation (the original's 1e-3; paper code and Keras 1e-5)",
         rule=POSITIVE,
     )
     dtype: str = flag(

@@ -10,12 +10,11 @@ servers from copies of their /etc/hccn.conf.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
 from dataclasses import replace
 from typing import Any, Dict, List, Sequence, Tuple
 
+from densenet_keras import files
 from densenet_keras.backends.ascend.rank_table_rules import INITIALIZING, VERSION, Device, RankTable, Server
 from densenet_keras.errors import UsageError
 
@@ -152,12 +151,7 @@ def write(table: RankTable, path: str) -> None:
         "server_list": servers,
         "status": table.status,
     }
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    temporary = f"{path}.{platform.node()}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(values, file, indent=2)
-        file.write("\n")
-    os.replace(temporary, path)
+    files.write_json(path, values)
 
 
 def from_hccn_conf(

@@ -9,6 +9,7 @@ from typing import Any, Dict, List
 
 import tensorflow as tf
 
+from densenet_keras import files
 from densenet_keras.schedule import StepLogs
 from densenet_keras.training.evaluation import EvalResult
 
@@ -66,9 +67,8 @@ def drop_after(path: str, step: int) -> None:
     kept = [line for line in lines if _step(line) <= step]
     if kept == lines:
         return
-    with open(path + ".new", "w", encoding="utf-8") as file:
+    with files.whole_file(path) as file:
         file.writelines(kept)
-    os.replace(path + ".new", path)
 
 
 def _step(line: str) -> float:
