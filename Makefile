@@ -10,7 +10,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 setup: $(VENV)/ready
 
-$(VENV)/ready: requirements.txt requirements-dev.txt scripts/find_python.sh
+$(VENV)/ready: requirements.txt requirements-dev.txt constraints.txt scripts/find_python.sh
 	@python=$$(scripts/find_python.sh 3.7) && echo "setting up $(VENV) with $$python" && \
 	  "$$python" -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements-dev.txt

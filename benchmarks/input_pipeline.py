@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from typing import Callable, Tuple
 
 import numpy as np
 
@@ -33,8 +34,10 @@ from densenet_keras.data import (
 from densenet_keras.settings.config import Config  # noqa: E402
 from densenet_keras.topology import Topology  # noqa: E402
 
+MakeDataset = Callable[[str, argparse.Namespace], tf.data.Dataset]
 
-def write_shards(folder, options):
+
+def write_shards(folder: str, options: argparse.Namespace) -> float:
     """JPEGs with the size and the look of photographs: smooth shapes under some noise."""
     random = np.random.RandomState(0)
     y, x = np.mgrid[0 : options.height, 0 : options.width].astype(np.float32)
@@ -59,10 +62,10 @@ def write_shards(folder, options):
     return sum(map(len, variants)) / len(variants)
 
 
-def stock_dataset(folder, options):
+def stock_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
     """What TensorFlow's own ImageNet examples do, with uint8 output like ours."""
 
-    def decode(serialized):
+    def decode(serialized: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_single_example(serialized, {
             "image/encoded": tf.io.FixedLenFeature([], tf.string),
             "image/class/label": tf.io.FixedLenFeature([], tf.int64),
@@ -90,7 +93,7 @@ def stock_dataset(folder, options):
     )
 
 
-def our_dataset(folder, options):
+def our_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
     config = Config().replace(
         batch_size=options.batch_size, image_size=options.image_size, num_classes=1000,
         data_threads=options.threads,
@@ -102,7 +105,7 @@ def our_dataset(folder, options):
 class Runner:
     """One pipeline with its session; `measure` times some batches of it."""
 
-    def __init__(self, make, folder, options):
+    def __init__(self, make: MakeDataset, folder: str, options: argparse.Namespace) -> None:
         self.images = options.batch_size * options.batches
         self.batches = options.batches
         with tf.Graph().as_default() as graph:
@@ -117,7 +120,7 @@ class Runner:
         for _ in range(3):
             self.session.run(self.fetch)
 
-    def measure(self):
+    def measure(self) -> Tuple[float, float]:
         """(images per second, milliseconds of processor time per image)."""
         wall, processor = time.monotonic(), time.process_time()
         for _ in range(self.batches):
@@ -126,7 +129,7 @@ class Runner:
         return self.images / wall, 1000 * processor / self.images
 
 
-def once(make, folder, options):
+def once(make: MakeDataset, folder: str, options: argparse.Namespace) -> Tuple[float, float]:
     """A pipeline lives only while it is measured, so that the other's read-ahead costs it nothing."""
     runner = Runner(make, folder, options)
     try:
@@ -135,7 +138,7 @@ def once(make, folder, options):
         runner.session.close()
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default, text in (
         ("images", 600, "images to write"), ("shards", 8, "files to write them to"),

@@ -10,6 +10,7 @@ import argparse
 import io
 import os
 import sys
+from typing import Dict, Tuple
 
 import numpy as np
 from PIL import Image
@@ -27,7 +28,7 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 FIRST_LABEL = 1  # TF-Slim's ImageNet labels start at 1
 
 
-def encode(pixels):
+def encode(pixels: np.ndarray) -> bytes:
     """An 8x8 float image as the bytes of a 32x32 RGB JPEG."""
     grey = Image.fromarray(np.uint8(np.rint(pixels * (255.0 / MAX_INTENSITY))))
     buffer = io.BytesIO()
@@ -36,7 +37,7 @@ def encode(pixels):
     return buffer.getvalue()
 
 
-def example(pixels, digit, filename):
+def example(pixels: np.ndarray, digit: int, filename: str) -> bytes:
     """A serialised tf.train.Example with the keys of TF-Slim's ImageNet records."""
     return tfrecord.encode_example({
         "image/height": SIDE,
@@ -51,7 +52,7 @@ def example(pixels, digit, filename):
     })
 
 
-def split_numbers(digits):
+def split_numbers(digits: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Numbers of the training and of the validation images, the share of each digit kept."""
     held_out = np.zeros(len(digits), bool)
     for digit in np.unique(digits):
@@ -59,7 +60,7 @@ def split_numbers(digits):
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def write(out_dir, shards):
+def write(out_dir: str, shards: int) -> Dict[str, int]:
     """Writes both splits; returns the number of images in each."""
     data = load_digits()
     os.makedirs(out_dir, exist_ok=True)
@@ -74,7 +75,7 @@ def write(out_dir, shards):
     return {name: len(numbers) for name, numbers in splits.items()}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out_dir", help="folder to write to")
     parser.add_argument("--shards", type=int, default=4, help="files of each split (default: 4)")

@@ -1,4 +1,4 @@
-"""The commands of the README that need no large data and no NPU, run as they stand, in order, in one folder.
+"""The commands of README and docs that need no large data and no NPU, run in order, in one folder.
 
 What the others say is checked against the command line in tests/unit/test_documentation.py.
 """
@@ -29,7 +29,7 @@ def ran(tmp_path_factory):
         copy(source, str(project / name))
     environment = commands.environment(PATH=f"{_python_on_path(folder)}{os.pathsep}{os.environ['PATH']}")
     output = ""
-    for block in readme.blocks(readme.ENGLISH):
+    for block in [block for path in readme.ENGLISH for block in readme.blocks(path)]:
         action, _, name = block.test.partition(" ")
         if action == "file":
             (project / name).write_text(block.code)
@@ -58,9 +58,10 @@ def _run(code, cwd, environment):
 
 
 def test_comments_before_blocks_are_understood():
-    marks = [block.test for block in readme.blocks(readme.ENGLISH) if block.test]
+    marks = [block.test for path in readme.ENGLISH for block in readme.blocks(path) if block.test]
     assert {mark.partition(" ")[0] for mark in marks} == {"run", "file"}
-    assert len(marks) == readme.text(readme.ENGLISH).count("<!-- test:"), "a comment without a block"
+    comments = sum(readme.text(path).count("<!-- test:") for path in readme.ENGLISH)
+    assert len(marks) == comments, "a comment without a block"
 
 
 def test_the_small_network_learns_the_digits(ran):
@@ -86,7 +87,7 @@ def test_the_network_has_the_size_that_is_stated(ran):
     _, output = ran
     for number in ("8,062,504", "7,978,856"):
         assert number in output
-        assert all(number in readme.text(language) for language in readme.LANGUAGES)
+        assert all(number in readme.text(path) for path in ("docs/python.md", "docs/zh-CN/python.md"))
 
 
 def test_callbacks_of_ones_own_run(ran):
@@ -98,10 +99,10 @@ def test_callbacks_of_ones_own_run(ran):
     assert "trained to step 44" in output
 
 
-@pytest.mark.parametrize("language", readme.LANGUAGES)
-def test_every_file_that_the_runs_left_is_listed(ran, language):
+@pytest.mark.parametrize("path", readme.FILES)
+def test_every_file_that_the_runs_left_is_listed(ran, path):
     project, _ = ran
-    listed = readme.listed_files(language)
+    listed = readme.listed_files(path)
     left = []
     for folder in [*project.glob("model_*"), project / "demo_digits"]:
         for place, _, names in os.walk(str(folder)):

@@ -1,4 +1,4 @@
-"""The READMEs as data: their blocks of code, links and tables.
+"""README and docs as data: their blocks of code, links and tables.
 
 A comment before a block says what tests do with it: `<!-- test: run -->`, it is run as it stands;
 `<!-- test: file NAME -->`, later blocks find it as the file NAME. Commands of the project in other
@@ -6,14 +6,27 @@ bash blocks are parsed.
 """
 
 import fnmatch
+import glob
 import os
 import re
 from typing import NamedTuple
 
 from tests.support.paths import ROOT
 
-ENGLISH = "README.md"
-LANGUAGES = (ENGLISH, "README.zh-CN.md")
+README = ("README.md", "README.zh-CN.md")
+FLAGS = ("docs/flags.md", "docs/zh-CN/flags.md")
+FILES = ("docs/files.md", "docs/zh-CN/files.md")
+
+
+def _in_docs(pattern):
+    found = glob.glob(os.path.join(ROOT, "docs", *pattern))
+    return sorted(os.path.relpath(path, ROOT).replace(os.sep, "/") for path in found)
+
+
+# Everything a user reads, the README first; and the documents that exist in both languages.
+ENGLISH = ("README.md", *_in_docs(["*.md"]), "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+PAIRS = (README, *((path.replace("zh-CN/", ""), path) for path in _in_docs(["zh-CN", "*.md"])))
+ALL = (*ENGLISH, *(chinese for _, chinese in PAIRS))
 
 _BLOCK = re.compile(r"(?:^<!-- test: ([^\n]*) -->\n+)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -26,17 +39,17 @@ class Block(NamedTuple):
     code: str
 
 
-def text(language):
-    with open(os.path.join(ROOT, language), encoding="utf-8") as file:
+def text(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
         return file.read()
 
 
-def blocks(language):
-    return [Block(test or "", kind, code) for test, kind, code in _BLOCK.findall(text(language))]
+def blocks(path):
+    return [Block(test or "", kind, code) for test, kind, code in _BLOCK.findall(text(path))]
 
 
-def all_code(language):
-    return "".join(block.code for block in blocks(language))
+def all_code(paths):
+    return "".join(block.code for path in paths for block in blocks(path))
 
 
 def without_code(content):
@@ -53,9 +66,9 @@ def anchor(heading):
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
-def listed_files(language):
+def listed_files(path):
     """Patterns of the names in the table of files, whose capitals (STEP, R, JOB ...) stand for anything."""
-    table = re.search(r"<!-- files -->(.*?)<!-- /files -->", text(language), re.DOTALL).group(1)
+    table = re.search(r"<!-- files -->(.*?)<!-- /files -->", text(path), re.DOTALL).group(1)
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
     return [re.sub(r"[A-Z]+", "*", name) for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
 

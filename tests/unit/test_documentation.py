@@ -1,11 +1,13 @@
-"""Both READMEs against the code: flags, files, commands, links and tests that they name.
+"""README and docs against the code: flags, files, commands, links and tests that they name.
 
     python -m tests.unit.test_documentation
 
-prints the flag tables of README.md as they should be, after a setting has changed.
+prints the flag tables of docs/flags.md as they should be, after a setting has changed.
 """
 
 import glob
+import importlib
+import itertools
 import json
 import os
 import re
@@ -23,10 +25,12 @@ from densenet_keras.settings import config as configuration
 from densenet_keras.settings.config import ALL, GROUPS, fields, group_of
 from densenet_keras.settings.rules import shown
 from tests.support import readme
-from tests.support.readme import ENGLISH, LANGUAGES
+from tests.support.readme import ALL as DOCUMENTS
+from tests.support.readme import ENGLISH, FILES, FLAGS, PAIRS, README
 
 LETTERS = {"train": "T", "evaluate": "E", "finetune": "F"}
-VALUES = {"README.md": ". Values: ", "README.zh-CN.md": "。取值："}
+VALUES = dict(zip(FLAGS, (". Values: ", "。取值：")))
+SHELL = ("|", ">", "&&", ";", "...")  # where the words of a command end
 COMMAND_OF = {script: command for command, script in options.SCRIPTS.items()}
 
 
@@ -56,9 +60,9 @@ def _meaning(name):
 
 
 def _tables():
-    """The flag tables of README.md, by group."""
+    """The flag tables of docs/flags.md, by group."""
     return {
-        group: [_row(name, _meaning(name), ENGLISH) for name in fields() if group_of(name) == group]
+        group: [_row(name, _meaning(name), FLAGS[0]) for name in fields() if group_of(name) == group]
         for group in GROUPS
     }
 
@@ -74,7 +78,7 @@ def _flag_rows(language):
     return rows
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", FLAGS)
 def test_the_tables_hold_every_flag_in_the_order_of_the_settings(language):
     assert list(_flag_rows(language)) == [*fields(), options.CONFIG]
 
@@ -82,10 +86,10 @@ def test_the_tables_hold_every_flag_in_the_order_of_the_settings(language):
 @pytest.mark.parametrize("name", fields())
 def test_a_line_of_the_english_table_is_the_setting(name):
     hint = "python -m tests.unit.test_documentation prints the tables"
-    assert _flag_rows(ENGLISH)[name] == _row(name, _meaning(name), ENGLISH), hint
+    assert _flag_rows(FLAGS[0])[name] == _row(name, _meaning(name), FLAGS[0]), hint
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", FLAGS)
 @pytest.mark.parametrize("name", fields())
 def test_default_commands_and_values_of_a_flag_are_those_of_the_code(language, name):
     line = _flag_rows(language)[name]
@@ -98,70 +102,82 @@ def test_default_commands_and_values_of_a_flag_are_those_of_the_code(language, n
     assert VALUES[language] not in meaning, "the setting has no such list of values"
 
 
-def test_both_languages_have_the_same_blocks_of_code():
-    blocks = [readme.blocks(language) for language in LANGUAGES]
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0])
+def test_both_languages_have_the_same_blocks_of_code(pair):
+    blocks = [readme.blocks(path) for path in pair]
     assert blocks[0] == blocks[1]
-    assert len(blocks[0]) > 10
 
 
-def test_both_languages_have_the_same_structure():
-    """Headings of the same levels, tables of the same sizes, links to the same places."""
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0])
+def test_both_languages_have_the_same_structure(pair):
+    """Headings of the same levels, tables of the same sizes."""
     shapes = []
-    for language in LANGUAGES:
-        prose = readme.without_code(readme.text(language))
+    for path in pair:
+        prose = readme.without_code(readme.text(path))
         levels = re.findall(r"^(#+) ", prose, re.MULTILINE)
-        tables = [line.count("|") for line in prose.splitlines() if line.startswith("|")]
-        links = [link for link in readme.links(prose) if not link.startswith("#") and "README" not in link]
-        shapes.append((levels, tables, sorted(links)))
+        tables = [len(table.splitlines()) for table in re.findall(r"(?:^\|.*\n)+", prose, re.MULTILINE)]
+        shapes.append((levels, tables))
     assert shapes[0] == shapes[1]
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_every_link_leads_somewhere(language):
-    content = readme.text(language)
+def test_the_readme_is_read_to_the_end():
+    assert all(readme.text(path).count("\n") <= 200 for path in README)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_every_link_leads_somewhere(path):
+    content = readme.text(path)
     anchors = {readme.anchor(heading) for heading in re.findall(r"^#+ (.*)$", content, re.MULTILINE)}
+    folder = os.path.join(readme.ROOT, os.path.dirname(path))
     for link in readme.links(readme.without_code(content)):
         if link.startswith("#"):
-            assert link[1:] in anchors, f"{language}: no heading {link}"
+            assert link[1:] in anchors, f"{path}: no heading {link}"
         elif not re.match(r"https?://", link):
-            assert os.path.exists(os.path.join(readme.ROOT, link)), f"{language}: no file {link}"
+            assert os.path.exists(os.path.join(folder, link)), f"{path}: no file {link}"
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_every_file_of_the_project_that_is_named_exists(language):
-    path = r"`((?:densenet_keras|tests|scripts|examples|benchmarks|docs)/[\w./-]*)(?:::\w+)?`"
-    named = re.findall(path, readme.text(language))
-    assert len(named) > 20
-    missing = sorted({path for path in named if not os.path.exists(os.path.join(readme.ROOT, path))})
+def test_every_document_is_linked_from_the_readme():
+    for readme_path, documents in zip(README, (ENGLISH, [chinese for _, chinese in PAIRS])):
+        linked = set(readme.links(readme.text(readme_path)))
+        assert set(documents) - {*README} <= linked
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_every_file_of_the_project_that_is_named_exists(path):
+    named = re.findall(
+        r"`((?:densenet_keras|tests|scripts|examples|benchmarks|docs)/[\w./-]*)(?:::\w+)?`", readme.text(path)
+    )
+    missing = sorted({name for name in named if not os.path.exists(os.path.join(readme.ROOT, name))})
     assert not missing
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_modules_in_the_layout_exist(language):
-    table = re.split(r"`densenet_keras/`[^\n]*\n\n", readme.text(language), maxsplit=1)[1].split("\n\n", 1)[0]
-    named = re.findall(r"`([\w./]+)`", table)
+def test_modules_in_the_layout_exist():
+    table = re.split(r"`densenet_keras/`[^\n]*\n\n", readme.text("CONTRIBUTING.md"), maxsplit=1)[1]
+    named = re.findall(r"`([\w./]+)`", table.split("\n\n", 1)[0])
     assert len(named) > 30
+    package = os.path.join(readme.ROOT, "densenet_keras")
+    folders = [package, *glob.glob(package + "/*/"), *glob.glob(package + "/*/*/")]
     for name in named:
-        package = os.path.join(readme.ROOT, "densenet_keras")
-        folders = [package, *glob.glob(package + "/*/"), *glob.glob(package + "/*/*/")]
         places = [os.path.join(folder, name) for folder in folders]
         files = [*(place + ".py" for place in places), *(p + "/__init__.py" for p in places)]
         assert any(os.path.isfile(file) for file in files), name
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_every_test_that_a_promise_names_exists(language):
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", readme.text(language))
-    assert len(named) > 10
-    for path, name in named:
-        with open(os.path.join(readme.ROOT, path), encoding="utf-8") as file:
-            assert f"def {name}(" in file.read(), f"{path} has no {name}"
+@pytest.mark.parametrize("path", ENGLISH)
+def test_every_test_that_a_promise_names_exists(path):
+    for file_name, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", readme.text(path)):
+        with open(os.path.join(readme.ROOT, file_name), encoding="utf-8") as file:
+            assert f"def {name}(" in file.read(), f"{file_name} has no {name}"
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_files_that_a_run_writes_are_listed(language):
+def test_promises_name_tests():
+    assert len(re.findall(r"`tests/[\w/]+\.py::\w+`", readme.text("docs/reliability.md"))) > 10
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_files_that_a_run_writes_are_listed(path):
     """The names as the code has them; that there are no others is seen where runs are made."""
-    listed = readme.listed_files(language)
+    listed = readme.listed_files(path)
     names = [
         run_folder.RUN_JSON, "evaluate.json", "plan.json", "metrics.jsonl", "rank_table.json",
         configuration.Config().run.log_name, checkpoint_files.STATE_FILE,
@@ -172,42 +188,52 @@ def test_files_that_a_run_writes_are_listed(language):
     assert [name for name in names if not readme.is_listed(name, listed)] == []
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("path", FILES)
 @pytest.mark.parametrize("code", ["0", "1", "2", "130", "143"])
-def test_exit_codes_are_listed(language, code):
-    assert re.search(rf"^\| {code} \|", readme.text(language), re.MULTILINE)
+def test_exit_codes_are_listed(path, code):
+    assert re.search(rf"^\| {code} \|", readme.text(path), re.MULTILINE)
 
 
 def _project_commands():
-    """(environment, script, arguments) of every call of a command of the project."""
+    """(environment, command, arguments) of every call of a command of the project."""
     found = []
-    for block in readme.blocks(ENGLISH):
+    for block in [block for path in ENGLISH for block in readme.blocks(path)]:
         if block.language != "bash":
             continue
         for line in block.code.replace("\\\n", " ").splitlines():
-            words = shlex.split(line)
-            scripts = [word for word in words if word in COMMAND_OF]
-            if scripts:
-                place = words.index(scripts[0])
-                environ = dict(word.split("=", 1) for word in words[:place] if re.match(r"[A-Z_]+=", word))
-                found.append((environ, scripts[0], words[place + 1 :]))
+            call = re.search(r"-m densenet_keras\b|\b(train_keras|evaluate|finetune)\.py\b", line)
+            if not call or line.lstrip().startswith("#"):
+                continue
+            words = shlex.split(line, comments=True)
+            environ = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+            if call.group().startswith("-m"):
+                command, *arguments = words[words.index("densenet_keras") + 1 :]
+            else:
+                place = next(number for number, word in enumerate(words) if word.endswith(call.group()))
+                command, arguments = COMMAND_OF[call.group()], words[place + 1 :]
+            arguments = list(itertools.takewhile(lambda word: word not in SHELL, arguments))
+            found.append((environ, command, arguments))
     return found
 
 
 def test_commands_are_found():
-    scripts = [script for _, script, _ in _project_commands()]
-    assert set(scripts) == set(COMMAND_OF)
-    assert len(scripts) > 12
+    named = [command for _, command, _ in _project_commands()]
+    assert set(named) >= {*COMMAND_OF.values(), *cli.TOOLS}
+    assert len(named) > 12
 
 
-@pytest.mark.parametrize(("environ", "script", "arguments"), _project_commands())
-def test_every_command_is_one_that_the_command_line_takes(environ, script, arguments, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("environ", "command", "arguments"), _project_commands())
+def test_every_command_is_one_that_the_command_line_takes(environ, command, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if command in cli.TOOLS:
+        tool = importlib.import_module(f"densenet_keras.{cli.TOOLS[command].module}")
+        assert options.parse_tool(command, tool.Settings, tool.EXAMPLE, arguments)
+        return
     if "--config" in arguments:
         file = tmp_path / arguments[arguments.index("--config") + 1]
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(configuration.Config().to_json()))
-    cli.parse(COMMAND_OF[script], arguments, environ)
+    cli.parse(command, arguments, environ)
 
 
 def test_make_targets_exist():
@@ -217,9 +243,9 @@ def test_make_targets_exist():
     assert {"setup", "demo", "test"} <= set(named) <= set(targets)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_licence_is_named_only_if_there_is_one(language):
-    named = re.search(r"licen[cs]e|许可证", readme.text(language), re.IGNORECASE)
+@pytest.mark.parametrize("path", README)
+def test_a_licence_is_named_only_if_there_is_one(path):
+    named = re.search(r"licen[cs]e|许可证", readme.text(path), re.IGNORECASE)
     assert bool(named) == os.path.exists(os.path.join(readme.ROOT, "LICENSE"))
 
 
