@@ -34,10 +34,10 @@ _MODEL_SETTINGS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 _INHERITED = {
     EVALUATE: (
         "eval_dir",
-        ("model", "num_classes", "growth_rate", "bn_size"),
+        ("model", "num_classes", "growth_rate", "bn_size", "stem"),
         (*_MODEL_SETTINGS, "label_offset"),
     ),
-    FINETUNE: ("restore_path", ("model", "growth_rate", "bn_size"), _MODEL_SETTINGS),
+    FINETUNE: ("restore_path", ("model", "growth_rate", "bn_size", "stem"), _MODEL_SETTINGS),
 }
 
 

@@ -51,7 +51,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
 
 
 def _check_image_size(config: Config) -> None:
-    variant = VARIANTS[config.model.model]
+    variant = VARIANTS[config.model.model].with_stem(config.model.stem)
     size = config.model.image_size
     if size is not None and size < variant.smallest_image_size:
         raise refuse("image_size", size, f"{variant.name} needs at least {variant.smallest_image_size}")

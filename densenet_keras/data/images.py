@@ -10,10 +10,7 @@ from typing import Sequence
 
 import tensorflow as tf
 
-# Mean and standard deviation of the ImageNet training images' RGB values in 0..1, as used by the
-# torchvision, Keras ("torch" mode) and timm DenseNet weights.
-IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
-IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
+from densenet_keras.network.preprocessing import PREPROCESSINGS
 
 MIN_ASPECT, MAX_ASPECT = 3.0 / 4.0, 4.0 / 3.0  # width / height of a training crop (Inception)
 CROP_ATTEMPTS = 10
@@ -23,10 +20,13 @@ EVAL_RESIZE, EVAL_CROP = 256, 224
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
-def normalize(images: tf.Tensor) -> tf.Tensor:
-    """uint8 RGB [..., 3] as float32 with the ImageNet mean taken off, in standard deviations."""
-    mean = tf.constant([255.0 * value for value in IMAGENET_MEAN_RGB], tf.float32)
-    scale = tf.constant([1.0 / (255.0 * value) for value in IMAGENET_STD_RGB], tf.float32)
+def normalize(images: tf.Tensor, preprocessing: str) -> tf.Tensor:
+    """uint8 RGB [..., 3] as float32, as networks of that preprocessing want it; see `PREPROCESSINGS`."""
+    wanted = PREPROCESSINGS[preprocessing]
+    if wanted.channels == "BGR":
+        images = tf.reverse(images, [-1])
+    mean = tf.constant(wanted.mean, tf.float32)
+    scale = tf.constant([1.0 / value for value in wanted.deviation], tf.float32)
     return (tf.cast(images, tf.float32) - mean) * scale
 
 

@@ -23,8 +23,9 @@ from densenet_keras.network.variants import (
     BN_EPSILON,
     BN_MOMENTUM,
     BN_SIZE,
+    CIFAR_STEM,
     COMPRESSION,
-    IMAGENET_STEM,
+    ORIGINAL_STEM,
     VARIANTS,
     Variant,
     cifar_variant,
@@ -62,6 +63,8 @@ class Architecture(Protocol):
     def bn_momentum(self) -> float: ...
     @property
     def bn_epsilon(self) -> float: ...
+    @property
+    def stem(self) -> str: ...
 
 
 def build_densenet(
@@ -86,7 +89,7 @@ def build_densenet(
         A model with logits ``[batch, num_classes] float32``. `model(others, training=False)` is
         its inference form on the same variables.
     """
-    variant = VARIANTS[model_config.model]
+    variant = VARIANTS[model_config.model].with_stem(model_config.stem)
     size = model_config.image_size or variant.image_size
     return densenet(
         variant,
@@ -189,7 +192,8 @@ class _Builder:
         """Images to the first feature maps.
 
         Padding is explicit and symmetric, as in Torch and keras.applications. "same" would pad one
-        pixel less at the top and left of an even-sized image, and shift imported weights by it.
+        pixel less at the top and left of an even-sized image, and shift imported weights by it; the
+        original does that, and weights of its stem need it.
         """
         conv = functools.partial(
             convolution,
@@ -198,8 +202,11 @@ class _Builder:
             initializer=self.kernel_initializer,
             seed=self.seed,
         )
-        if self.variant.stem != IMAGENET_STEM:
+        if self.variant.stem == CIFAR_STEM:
             return conv(kernel_size=3)(x)
+        if self.variant.stem == ORIGINAL_STEM:
+            x = conv(kernel_size=7, strides=2)(x)
+            return tf.keras.layers.MaxPooling2D(3, strides=2, data_format=NHWC, name="stem_pool")(x)
         x = tf.keras.layers.ZeroPadding2D(3, data_format=NHWC, name="stem_pad")(x)
         x = conv(kernel_size=7, strides=2, padding="valid")(x)
         x = batch_norm("stem_bn", self.bn_momentum, self.bn_epsilon)(x)

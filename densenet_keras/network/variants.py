@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Dict, Tuple
 
 IMAGENET_STEM = "imagenet"  # 7x7 convolution and 3x3 max pool, both with stride 2 (paper table 1)
+# The same of the original implementation: no batch norm and ReLU between the two, "same" padding before the
+# convolution (a pixel more at the bottom and right), none before the pool. Its weights fit no other network.
+ORIGINAL_STEM = "original"
 CIFAR_STEM = "cifar"  # one 3x3 convolution at full resolution (paper section 4.1)
+# The setting: the stem that a network has anyway, or the original's in its place.
+STANDARD = "standard"
+STEMS = (STANDARD, ORIGINAL_STEM)
 BN_SIZE = 4  # paper section 3: each 1x1 convolution produces 4k feature maps
 BN_MOMENTUM = 0.9  # decay=0.9 of the original; Torch calls the same 0.1
 BN_EPSILON = 1e-3  # contrib's default, which the original leaves
@@ -20,7 +27,7 @@ class Variant:
     Attributes:
         blocks: dense layers in each dense block.
         growth_rate: feature maps that each dense layer adds.
-        stem: IMAGENET_STEM or CIFAR_STEM.
+        stem: IMAGENET_STEM, ORIGINAL_STEM or CIFAR_STEM.
         image_size: default height and width of the input in pixels.
         num_classes: default number of classes.
     """
@@ -32,6 +39,18 @@ class Variant:
     image_size: int
     num_classes: int
 
+    def with_stem(self, stem: str) -> Variant:
+        """This network with the stem of a setting's name; see `STEMS`.
+
+        Raises:
+            ValueError: it has no stem that could be exchanged.
+        """
+        if stem == STANDARD:
+            return self
+        if self.stem == CIFAR_STEM:
+            raise ValueError(f"stem {stem}: {self.name} starts with one 3x3 convolution; leave it {STANDARD}")
+        return dataclasses.replace(self, stem=ORIGINAL_STEM)
+
     @property
     def init_features(self) -> int:
         """Feature maps out of the stem: twice the growth rate (paper sections 3 and 4.1)."""
@@ -40,9 +59,9 @@ class Variant:
     def feature_sizes(self, image_size: int) -> Tuple[int, ...]:
         """Height (or width) of the feature maps in each dense block for images of that height."""
         size = image_size
-        if self.stem == IMAGENET_STEM:
-            size = -(-size // 2)  # the padded stride-2 convolution and pool of the stem round up
-            size = -(-size // 2)
+        if self.stem != CIFAR_STEM:
+            size = -(-size // 2)  # the padded stride-2 convolution rounds up, and so does the padded pool
+            size = -(-size // 2) if self.stem == IMAGENET_STEM else (size - 1) // 2
         sizes = [size]
         for _ in self.blocks[1:]:
             size //= 2  # the pools between blocks round down

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from densenet_keras.network.variants import BN_EPSILON, BN_MOMENTUM, BN_SIZE, VARIANTS
+from densenet_keras.network.preprocessing import PREPROCESSINGS, TORCH
+from densenet_keras.network.variants import BN_EPSILON, BN_MOMENTUM, BN_SIZE, STANDARD, STEMS, VARIANTS
 from densenet_keras.settings.setting import (
     EVALUATE,
     FINETUNE,
@@ -92,6 +93,17 @@ class ModelConfig:
     bn_epsilon: float = flag(
         BN_EPSILON, "epsilon of batch normalisation (the original's 1e-3; paper code and Keras 1e-5)",
         rule=POSITIVE,
+    )
+    stem: str = flag(
+        STANDARD,
+        "standard: convolution, batch norm, ReLU and padded pool, as in the paper; original: without batch "
+        "norm, ReLU and the pool's padding, for weights of the original implementation", choices=STEMS,
+    )
+    preprocessing: str = flag(
+        TORCH,
+        "what the network sees of a picture: "
+        + "; ".join(f"{name}: {kind.meaning}" for name, kind in PREPROCESSINGS.items()),
+        choices=tuple(PREPROCESSINGS),
     )
     dtype: str = flag(
         "tf.float32",

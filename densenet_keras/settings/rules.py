@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from densenet_keras.errors import UsageError
+from densenet_keras.network.variants import VARIANTS
 from densenet_keras.settings.config import EVALUATE, FINETUNE, Config, settings
 from densenet_keras.settings.setting import Setting
 
@@ -41,6 +42,7 @@ def validate(config: Config) -> None:
     """
     for setting in settings().values():
         validate_value(setting, config.get(setting.name))
+    _validate_model(config)
     _validate_run(config)
 
 
@@ -64,6 +66,13 @@ def _validate_item(name: str, value: Any, metadata: Any) -> None:
     rule = metadata["rule"]
     if rule is not None and not rule.holds(value):
         raise refuse(name, value, rule.text)
+
+
+def _validate_model(config: Config) -> None:
+    try:
+        VARIANTS[config.model.model].with_stem(config.model.stem)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
 
 
 def _validate_run(config: Config) -> None:

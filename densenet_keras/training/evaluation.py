@@ -64,7 +64,7 @@ class Validation:
         self._timeout_seconds = float(config.device.first_step_timeout_seconds)
         self.iterator = tf.compat.v1.data.make_initializable_iterator(inputs.eval_dataset())
         images, labels, weights = self.iterator.get_next()
-        network_input = steps.network_input(images, config.model.dtype)
+        network_input = steps.network_input(images, config.model)
         if model is None:
             model = build_densenet(config.model, network_input)
             logits = model.outputs[0]

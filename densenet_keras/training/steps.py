@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.data import images as preprocessing
-from densenet_keras.settings.config import Config
+from densenet_keras.settings.config import Config, ModelConfig
 from densenet_keras.training import objective
 
 BuildModel = Callable[[tf.Tensor], tf.keras.Model]
@@ -33,10 +33,10 @@ class StepParts(NamedTuple):
     metrics: Dict[str, tf.Tensor]
 
 
-def network_input(images: tf.Tensor, dtype: str) -> tf.Tensor:
-    """``[batch, height, width, 3] uint8`` to normalised float32, rounded to `dtype` on the way."""
-    normalised = preprocessing.normalize(images)
-    name = dtype.replace("tf.", "")
+def network_input(images: tf.Tensor, model: ModelConfig) -> tf.Tensor:
+    """``[batch, height, width, 3] uint8`` RGB to float32 as `model` wants it, rounded to its dtype."""
+    normalised = preprocessing.normalize(images, model.preprocessing)
+    name = model.dtype.replace("tf.", "")
     if name == "float32":
         return normalised
     return tf.cast(tf.cast(normalised, name), tf.float32)
@@ -60,7 +60,7 @@ def build_train_step(
         learning_rate: from the global step to the rate of the update that it is about to make.
     """
     images, labels = batch
-    inputs = network_input(images, config.model.dtype)
+    inputs = network_input(images, config.model)
     model = build_model(inputs)
     settings = config.optimizer
     global_step = tf.train.get_or_create_global_step()

@@ -220,10 +220,25 @@ def test_image_that_admits_no_crop_is_taken_whole():
 
 def test_normalize_is_zero_at_the_mean_and_one_a_deviation_off():
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        result = session.run(preprocessing.normalize(tf.constant([[[0, 128, 255]]], tf.uint8)))
+        result = session.run(preprocessing.normalize(tf.constant([[[0, 128, 255]]], tf.uint8), "torch"))
     assert result.dtype == np.float32
     expected = [(0 / 255 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (255 / 255 - 0.406) / 0.225]
     np.testing.assert_allclose(result[0, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("tf", [-1.0, 128 / 127.5 - 1, 1.0]),
+        ("caffe", [255 - 103.939, 128 - 116.779, 0 - 123.68]),
+        ("caffe_scaled", [0.017 * (255 - 103.939), 0.017 * (128 - 116.779), 0.017 * (0 - 123.68)]),
+    ],
+)
+def test_each_preprocessing_has_its_order_of_channels_and_its_scale(kind, expected):
+    """Red 0, green 128, blue 255; Caffe's networks see blue first."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        result = session.run(preprocessing.normalize(tf.constant([[[0, 128, 255]]], tf.uint8), kind))
+    np.testing.assert_allclose(result[0, 0], expected, rtol=1e-5)
 
 
 def test_shapes_are_static():

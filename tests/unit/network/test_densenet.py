@@ -13,7 +13,7 @@ from densenet_keras import DenseNet121, DenseNetCifar
 from densenet_keras.network import description as inspection
 from densenet_keras.network.densenet import build_densenet, densenet
 from densenet_keras.network.layers import DenseLayer
-from densenet_keras.network.variants import VARIANTS, cifar_variant
+from densenet_keras.network.variants import STEMS, VARIANTS, cifar_variant
 from densenet_keras.settings.config import MODELS, ModelConfig
 from tests.support.paths import ROOT
 
@@ -108,11 +108,23 @@ def test_every_configurable_model_has_a_variant():
     assert set(VARIANTS) == set(MODELS)
 
 
+@pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize("size", [32, 45, 64])
-def test_feature_sizes_of_the_variant_are_those_of_the_model(size):
-    model = densenet(VARIANTS["densenet_tiny"], input_shape=(size, size, 3))
+def test_feature_sizes_of_the_variant_are_those_of_the_model(size, stem):
+    variant = VARIANTS["densenet_tiny"].with_stem(stem)
+    model = densenet(variant, input_shape=(size, size, 3))
     heights = [model.get_layer(f"block{n}").output_shape[1] for n in (1, 2, 3)]
-    assert tuple(heights) == VARIANTS["densenet_tiny"].feature_sizes(size)
+    assert tuple(heights) == variant.feature_sizes(size)
+
+
+def test_the_original_s_stem_has_neither_norm_nor_padding_before_its_pool():
+    """7,978,728 parameters and 55, 27, 13 and 6 pixels: what its own graph has for 1,000 classes."""
+    variant = VARIANTS["densenet121"].with_stem("original")
+    assert variant.feature_sizes(224) == (55, 27, 13, 6)
+    with tf.Graph().as_default():
+        model = densenet(variant)
+        assert parameters(model.trainable_weights) == 7_978_728
+        assert not [layer.name for layer in model.layers if layer.name.startswith(("stem_bn", "stem_pad"))]
 
 
 # Names and variables

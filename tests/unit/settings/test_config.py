@@ -178,6 +178,7 @@ def test_replace_knows_every_setting_and_no_other():
         ({"log_name": "run.json"}, "a run folder needs itself"),
         ({"callbacks": "mine"}, "--callbacks mine: must be MODULE:FUNCTION"),
         ({"restore_exclude": ("linear/", "['conv']")}, "--restore_exclude ['conv']: must be the beginning"),
+        ({"model": "densenet_cifar", "stem": "original"}, "--stem original: densenet_cifar starts with"),
         ({"json": "table.json"}, "only in evaluate.py and --mode evaluate"),
         ({"command": FINETUNE}, "--restore is missing"),
         ({"command": FINETUNE, "restore_path": "c", "mode": "evaluate"}, "use evaluate.py"),
