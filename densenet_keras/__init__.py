@@ -11,16 +11,18 @@ import warnings
 from typing import TYPE_CHECKING, Any, List
 
 if TYPE_CHECKING:
+    from densenet_keras.checkpoints.model import load_model
     from densenet_keras.commands.evaluate import evaluate
     from densenet_keras.commands.main import parse
     from densenet_keras.commands.train import train
-    from densenet_keras.network.densenet import (
+    from densenet_keras.network.applications import (
         DenseNet121,
         DenseNet161,
         DenseNet169,
         DenseNet201,
         DenseNet264,
         DenseNetCifar,
+        DenseNetTiny,
     )
     from densenet_keras.network.description import describe
 
@@ -33,8 +35,10 @@ __all__ = [
     "DenseNet201",
     "DenseNet264",
     "DenseNetCifar",
+    "DenseNetTiny",
     "describe",
     "evaluate",
+    "load_model",
     "parse",
     "train",
 ]
@@ -43,6 +47,7 @@ __all__ = [
 _MODULES = {
     "describe": "network.description",
     "evaluate": "commands.evaluate",
+    "load_model": "checkpoints.model",
     "parse": "commands.main",
     "train": "commands.train",
 }
@@ -54,7 +59,7 @@ def __getattr__(name: str) -> Any:
     with warnings.catch_warnings():
         # TensorFlow 1.15 spells types in a way that numpy announces to read differently one day.
         warnings.filterwarnings("ignore", category=FutureWarning, module="tensor(flow|board)")
-        module = importlib.import_module(f"densenet_keras.{_MODULES.get(name, 'network.densenet')}")
+        module = importlib.import_module(f"densenet_keras.{_MODULES.get(name, 'network.applications')}")
     return getattr(module, name)
 
 

@@ -28,7 +28,6 @@ from densenet_keras.network.variants import (
     ORIGINAL_STEM,
     VARIANTS,
     Variant,
-    cifar_variant,
 )
 
 if TYPE_CHECKING:
@@ -37,8 +36,6 @@ else:
     Protocol = object  # Python 3.7 has none
 
 Shape = Sequence[Optional[int]]  # height, width, channels; None for a side that varies
-IMAGENET_SHAPE = (224, 224, 3)
-CIFAR_SHAPE = (32, 32, 3)
 
 
 class Architecture(Protocol):
@@ -290,44 +287,3 @@ def _checked_shape(
         f"{variant.name}",
     )
     return shape
-
-
-def DenseNet121(classes: int = 1000, input_shape: Shape = IMAGENET_SHAPE, **options: Any) -> tf.keras.Model:
-    """DenseNet-121 without trained weights: images to logits. Options: see `densenet`."""
-    return densenet(VARIANTS["densenet121"], classes=classes, input_shape=input_shape, **options)
-
-
-def DenseNet161(classes: int = 1000, input_shape: Shape = IMAGENET_SHAPE, **options: Any) -> tf.keras.Model:
-    """DenseNet-161 without trained weights: images to logits. Options: see `densenet`."""
-    return densenet(VARIANTS["densenet161"], classes=classes, input_shape=input_shape, **options)
-
-
-def DenseNet169(classes: int = 1000, input_shape: Shape = IMAGENET_SHAPE, **options: Any) -> tf.keras.Model:
-    """DenseNet-169 without trained weights: images to logits. Options: see `densenet`."""
-    return densenet(VARIANTS["densenet169"], classes=classes, input_shape=input_shape, **options)
-
-
-def DenseNet201(classes: int = 1000, input_shape: Shape = IMAGENET_SHAPE, **options: Any) -> tf.keras.Model:
-    """DenseNet-201 without trained weights: images to logits. Options: see `densenet`."""
-    return densenet(VARIANTS["densenet201"], classes=classes, input_shape=input_shape, **options)
-
-
-def DenseNet264(classes: int = 1000, input_shape: Shape = IMAGENET_SHAPE, **options: Any) -> tf.keras.Model:
-    """DenseNet-264 without trained weights: images to logits. Options: see `densenet`."""
-    return densenet(VARIANTS["densenet264"], classes=classes, input_shape=input_shape, **options)
-
-
-def DenseNetCifar(
-    depth: int = 100,
-    growth_rate: int = 12,
-    classes: int = 10,
-    input_shape: Shape = CIFAR_SHAPE,
-    **options: Any,
-) -> tf.keras.Model:
-    """DenseNet-BC for small images: images to logits. Options: see `densenet`.
-
-    Raises:
-        ValueError: depth is not 6n + 4 (see `variants.cifar_variant`), or see `densenet`.
-    """
-    variant = cifar_variant(depth, growth_rate)
-    return densenet(variant, classes=classes, input_shape=input_shape, **options)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from densenet_keras.network import densenet as models
+from densenet_keras.network import applications
+from tests.support.networks import arbitrary, assign
 
 KERAS_EPSILON = 1.001e-5
 
@@ -27,21 +28,6 @@ def name_here(keras_name):
     dense = re.match(r"conv(\d)_block(\d+)_(0_bn|1_bn|1_conv|2_conv)$", keras_name)
     part = {"0_bn": "bn1", "1_conv": "conv1", "1_bn": "bn2", "2_conv": "conv2"}[dense.group(3)]
     return f"block{int(dense.group(1)) - 1}/layer{dense.group(2)}/{part}"
-
-
-def arbitrary(name, shape, random):
-    """Values that keep activations near 1 but make every variable count."""
-    if name.endswith("kernel"):
-        return random.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
-    if name.endswith(("gamma", "moving_variance")):
-        return random.uniform(0.5, 1.5, shape)
-    return random.normal(size=shape) * 0.2
-
-
-def assign(session, values):
-    """Gives variables their values in one run, through their initialisers, without new nodes."""
-    fed = {variable.initializer.inputs[1]: value for variable, value in values.items()}
-    session.run([variable.initializer for variable in values], fed)
 
 
 def keras_logits(network, inputs):
@@ -67,7 +53,7 @@ def our_logits(network, inputs, values):
     with tf.Graph().as_default(), tf.compat.v1.Session().as_default() as session:
         tf.keras.backend.set_learning_phase(0)
         x = tf.constant(inputs)
-        model = getattr(models, network)(inputs=x, bn_epsilon=KERAS_EPSILON)
+        model = getattr(applications, network)(inputs=x, bn_epsilon=KERAS_EPSILON)
         assert {variable.op.name for variable in model.weights} == set(values)
         assign(session, {variable: values[variable.op.name] for variable in model.weights})
         return session.run(model.output)

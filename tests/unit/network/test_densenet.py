@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 import densenet_keras
-from densenet_keras import DenseNet121, DenseNetCifar
+from densenet_keras import DenseNet121, DenseNetCifar, DenseNetTiny
 from densenet_keras.network import description as inspection
 from densenet_keras.network.densenet import build_densenet, densenet
 from densenet_keras.network.layers import DenseLayer
@@ -350,6 +350,33 @@ def test_impossible_depth_is_refused_with_the_next_ones(depth):
         DenseNetCifar(depth=depth)
 
 
+@pytest.mark.parametrize(
+    ("argument", "advice"),
+    [
+        ({"include_top": False}, "model.get_layer('final_relu').output"),
+        ({"weights": "imagenet"}, "load_model"),
+        ({"input_tensor": None}, "inputs="),
+        ({"pooling": "avg"}, "model.get_layer('global_pool').output"),
+        ({"classifier_activation": None}, "tf.nn.softmax"),
+    ],
+)
+def test_arguments_of_keras_applications_are_refused_with_what_to_do(argument, advice, graph):
+    for build in (DenseNet121, DenseNetCifar, DenseNetTiny):
+        with pytest.raises(TypeError) as raised:
+            build(**argument)
+        (name, value), = argument.items()
+        assert f"{name}={value!r} is not an argument of densenet" in str(raised.value)
+        assert advice in str(raised.value)
+    assert graph.get_operations() == []
+
+
+def test_the_advice_for_feature_maps_holds():
+    model = DenseNetTiny()
+    assert model.get_layer("final_relu").output.shape.as_list() == [None, 2, 2, 32]
+    assert model.get_layer("global_pool").output.shape.as_list() == [None, 32]
+    assert DenseNetTiny(inputs=images(size=64)).get_layer("final_relu").output.shape.as_list()[1:3] == [4, 4]
+
+
 def test_inputs_must_fit_the_configuration():
     with pytest.raises(ValueError, match="must be .*32, 32, 3"):
         build_densenet(TINY, images(size=64))
@@ -380,8 +407,8 @@ def test_importing_the_package_leaves_tensorflow_alone():
         "import sys, densenet_keras, densenet_keras.settings.config, densenet_keras.network.variants\n"
         "assert 'tensorflow' not in sys.modules\n"
         "assert 'DenseNet121' in dir(densenet_keras)\n"
-        "from densenet_keras import DenseNet121, describe, layers\n"
-        "assert callable(DenseNet121) and callable(describe) and layers.DenseBlock\n"
+        "from densenet_keras import DenseNet121, DenseNetTiny, describe, layers, load_model\n"
+        "assert all(map(callable, [DenseNet121, DenseNetTiny, describe, load_model, layers.DenseBlock]))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

@@ -1,0 +1,88 @@
+"""The inference form of a network with batch normalisation folded away, on the network's own variables.
+
+Behind a convolution, normalisation with fixed statistics is a factor for each output channel of the kernel
+and a bias. Before one it is a multiply and an add: the ReLU between them keeps it from going further.
+
+The products are nodes on the variables, so one graph serves any number of checkpoints. Once the variables
+are constants, so are the products, and whoever writes a graph to a file can compute them first.
+"""
+
+from __future__ import annotations
+
+from typing import List, Tuple
+
+import tensorflow as tf
+
+from densenet_keras.network.layers import DenseBlock, DenseLayer, TransitionLayer
+
+_Conv2D = tf.keras.layers.Conv2D
+_BatchNorm = tf.keras.layers.BatchNormalization
+
+
+def folded_logits(model: tf.keras.Model, images: tf.Tensor) -> tf.Tensor:
+    """What ``model(images, training=False)`` gives, to rounding, with fewer operations.
+
+    Args:
+        model: a network of `densenet`, in the default graph.
+        images: ``[batch, height, width, channels] float32``, normalised.
+
+    Returns:
+        Logits ``[batch, classes] float32``.
+
+    Raises:
+        ValueError: a layer has more than one input, so the network is not one of `densenet`.
+    """
+    x, layers = images, _chain(model)
+    with tf.name_scope("folded"):
+        while layers:
+            layer = layers.pop(0)
+            with tf.name_scope(layer.name):
+                if isinstance(layer, _Conv2D) and layers and isinstance(layers[0], _BatchNorm):
+                    x = _convolve(layer, layers.pop(0), x)
+                elif isinstance(layer, DenseBlock):
+                    for dense_layer in layer.dense_layers:
+                        with tf.name_scope(dense_layer.name):
+                            x = _dense_layer(dense_layer, x)
+                elif isinstance(layer, TransitionLayer):
+                    x = tf.nn.relu(_normalise(layer.bn, x))
+                    x = layer.pool.call(layer.reduction.call(x))
+                elif isinstance(layer, _BatchNorm):
+                    x = _normalise(layer, x)
+                else:  # without statistics: the same in both forms
+                    x = layer.call(x)
+    return x
+
+
+def scale_and_shift(norm: tf.keras.layers.BatchNormalization) -> Tuple[tf.Tensor, tf.Tensor]:
+    """The two vectors ``[channels]`` with which the normalisation of x in inference is x * scale + shift."""
+    scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
+    return scale, norm.beta - norm.moving_mean * scale
+
+
+def _chain(model: tf.keras.Model) -> List[tf.keras.layers.Layer]:
+    """The layers behind the input, each fed by the one before it."""
+    layers = [layer for layer in model.layers if not isinstance(layer, tf.keras.layers.InputLayer)]
+    for before, layer in zip(layers, layers[1:]):
+        if layer.input is not before.output:
+            raise ValueError(f"layer {layer.name} is not fed by {before.name} alone")
+    return layers
+
+
+def _normalise(norm: tf.keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tensor:
+    scale, shift = scale_and_shift(norm)
+    return x * scale + shift
+
+
+def _convolve(
+    conv: tf.keras.layers.Conv2D, norm: tf.keras.layers.BatchNormalization, x: tf.Tensor
+) -> tf.Tensor:
+    """Convolution without bias, and normalisation behind it, in one."""
+    scale, shift = scale_and_shift(norm)
+    x = tf.nn.conv2d(x, conv.kernel * scale, strides=conv.strides, padding=conv.padding.upper())
+    return tf.nn.bias_add(x, shift)
+
+
+def _dense_layer(layer: DenseLayer, x: tf.Tensor) -> tf.Tensor:
+    new = tf.nn.relu(_normalise(layer.bn1, x))
+    new = tf.nn.relu(_convolve(layer.conv1, layer.bn2, new))
+    return tf.concat([x, layer.conv2.call(new)], axis=-1)
