@@ -8,6 +8,7 @@ RANK_SIZE (Ascend), those of mpirun, those of srun.
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import Any, List, Mapping, Optional, Tuple
@@ -80,6 +81,13 @@ class Topology:
             local_size=size if local_size is None else local_size,
             addresses=claim.addresses if size > 1 else (),
         )
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def in_place(environ: Mapping[str, str]) -> bool:

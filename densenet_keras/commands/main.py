@@ -21,10 +21,11 @@ from densenet_keras.settings import arguments as options
 from densenet_keras.settings import config as configuration
 from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAIN, Config, ModelConfig, fields
 from densenet_keras.settings.rules import refuse, shown, validate
-from densenet_keras.topology import Topology, adopt_rank_size, in_place
+from densenet_keras.topology import Topology, adopt_rank_size, available_cores, in_place
 
 # Commands of `python -m densenet_keras` beside train, evaluate and finetune; see `arguments.Tool`.
 TOOLS: Dict[str, options.Tool] = {
+    "prepare": options.Tool("commands.prepare", "pictures to a data set: TFRecord shards, labels, an index"),
     **backends.tools(),
 }
 
@@ -168,7 +169,7 @@ def resolve(config: Config, environ: Mapping[str, str]) -> Config:
         config = config.replace(backend=backends.automatic())
     config = adopt_rank_size(config, environ)
     variant = VARIANTS[config.model.model]
-    cores = max(1, _cores() // _local_ranks(config, environ))
+    cores = max(1, available_cores() // _local_ranks(config, environ))
     found: Dict[str, Any] = {
         "num_classes": variant.num_classes,
         "image_size": variant.image_size,
@@ -180,12 +181,6 @@ def resolve(config: Config, environ: Mapping[str, str]) -> Config:
     if continued is not None and continued.device.intra_op_threads is not None:
         found["intra_op_threads"] = continued.device.intra_op_threads
     return config.replace(**{name: value for name, value in found.items() if config.get(name) is None})
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _local_ranks(config: Config, environ: Mapping[str, str]) -> int:

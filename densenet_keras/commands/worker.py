@@ -15,10 +15,10 @@ import re
 import sys
 import threading
 import traceback
-import warnings
 from typing import Iterator, NoReturn, Optional, Set
 
 from densenet_keras import backends
+from densenet_keras.commands.tensorflow_import import import_tensorflow
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.launch import rank_logs, rendezvous
 from densenet_keras.rank import Rank
@@ -98,7 +98,7 @@ class _Job(threading.Thread):
         device = configuration.device
         watchdog = Watchdog(device.first_step_timeout_seconds, device.step_timeout_seconds)
         with watchdog, _addressed(configuration, topology, watchdog) as topology:
-            _import_tensorflow()
+            import_tensorflow()
             from densenet_keras.commands import ranks
 
             is_watched = os.environ.get(TERMINAL, "") == "1" or sys.stderr.isatty()
@@ -127,15 +127,6 @@ def _bind_cores(cores: str) -> None:
     if chosen:
         with contextlib.suppress(OSError):  # a container may allow other cores: then as it is
             os.sched_setaffinity(0, chosen)
-
-
-def _import_tensorflow() -> None:
-    """Loads TensorFlow without what its release says about newer NumPy and about itself."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        import tensorflow as tf
-    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
 
 
 def _report(error: BaseException, log_path: Optional[str] = None) -> int:

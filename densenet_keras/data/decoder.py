@@ -120,8 +120,8 @@ class Decoder:
 
 def _reason(error: tf.errors.OpError) -> str:
     """The decoder's own words, without the names of operations around them."""
-    lines = (error.message or type(error).__name__).splitlines()
-    return lines[0].replace(", size ", " of ").strip()
+    words = (error.message or type(error).__name__).splitlines()[0].strip()
+    return f"damaged or cut off: {words}"
 
 
 def _first_frame(encoded: bytes) -> bytes:

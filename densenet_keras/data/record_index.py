@@ -67,6 +67,11 @@ def load_or_build(
     return columns
 
 
+def store(data_dir: str, name: str, paths: Sequence[str], columns: Dict[str, np.ndarray]) -> None:
+    """Caches in `data_dir` the columns that building the index of these shards would give."""
+    _store(_cache_paths(data_dir, name, {})[0], _identity(name, paths), columns)
+
+
 def _identity(name: str, paths: Sequence[str]) -> str:
     """What the index was built from, as text; equal text means the index still fits."""
     shards = []

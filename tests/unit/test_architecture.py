@@ -44,7 +44,8 @@ NO_TENSORFLOW = [
 ]  # fmt: skip
 
 READS_ENVIRONMENT = [
-    "commands.main", "commands.worker", "launch.launcher", "launch.rank_logs", "watchdog", "data.records",
+    "commands.main", "commands.worker", "commands.tensorflow_import",
+    "launch.launcher", "launch.rank_logs", "watchdog", "data.records",
     "backends.ascend.backend", "backends.ascend.adapter",
 ]  # fmt: skip
 

@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
     """A machine of 8 cores without an adapter, in an empty folder."""
-    monkeypatch.setattr(cli, "_cores", lambda: 8)
+    monkeypatch.setattr(cli, "available_cores", lambda: 8)
     monkeypatch.setattr(adapter, "is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
 

@@ -1,0 +1,196 @@
+"""From pictures to whole shards: read and judged in threads, written in order."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import itertools
+from array import array
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from densenet_keras import files
+from densenet_keras.data import tfrecord
+from densenet_keras.data.prepare.listing import MAX_FILE_BYTES, Listing
+from densenet_keras.data.prepare.pictures import Judge, Picture, Unusable
+from densenet_keras.data.prepare.plan import Plan
+from densenet_keras.data.prepare.workspace import DIGEST_BYTES, RECORD_COLUMNS, Account, Workspace
+
+FIRST_LABEL = 1  # TF-Slim's; 0 is its background class
+CHANGES = ("turned", "converted", "shrunk")  # bits 0, 1, 2 of a record's column `changes`
+# Pictures that go to a thread at once, and their bytes: a hand-over costs as much as reading a small one.
+_CHUNK_PICTURES, _CHUNK_BYTES = 16, 4_000_000
+# Bytes of the source that may be between reading and writing, one chunk always.
+_BYTES_UNDER_WAY = 64_000_000
+
+Progress = Callable[[int, int], None]
+
+
+class Record(NamedTuple):
+    """A picture ready to be written."""
+
+    framed: bytes
+    image_start: int  # byte of the payload
+    image_bytes: int
+    digest: bytes  # of the picture as it was read
+    changes: int
+
+
+class LeftOut(NamedTuple):
+    """A picture that is not written."""
+
+    reason: str
+
+
+class RecordMaker:
+    """Makes records of pictures; safe to call from several threads.
+
+    Args:
+        synsets: whether the classes' folders are named by synsets.
+    """
+
+    def __init__(self, listing: Listing, judge: Judge, texts: Tuple[str, ...], synsets: bool) -> None:
+        self._listing, self._judge = listing, judge
+        self._texts, self._synsets = texts, synsets
+
+    def chunk(self, rows: np.ndarray) -> List[Any]:
+        """A Record or LeftOut for each row."""
+        return [self._one(int(row)) for row in rows]
+
+    def _one(self, row: int) -> Any:
+        if self._listing.size[row] > MAX_FILE_BYTES:  # before it fills the memory
+            return LeftOut(f"{self._listing.size[row]} bytes, more than {MAX_FILE_BYTES // 1_000_000} MB")
+        try:
+            read = self._listing.read(row)
+            picture = self._judge.picture(read)
+        except OSError as error:
+            return LeftOut(f"cannot be read: {error.strerror}")
+        except Unusable as error:
+            return LeftOut(str(error))
+        payload = tfrecord.encode_example(self._features(row, picture))
+        changes = picture.turned | picture.converted << 1 | picture.shrunk << 2
+        image_bytes = len(picture.encoded)
+        digest = hashlib.blake2b(read, digest_size=DIGEST_BYTES).digest()
+        return Record(tfrecord.frame(payload), len(payload) - image_bytes, image_bytes, digest, changes)
+
+    def _features(self, row: int, picture: Picture) -> Dict[str, Any]:
+        """The keys of TF-Slim's build_imagenet_data.py; the image last, so that its place is known."""
+        label = int(self._listing.label[row])
+        features: Dict[str, Any] = {
+            "image/height": picture.height,
+            "image/width": picture.width,
+            "image/colorspace": "RGB",  # what decoders make of every picture, says TF-Slim
+            "image/channels": 3,
+            "image/class/label": label + FIRST_LABEL,
+            "image/class/text": self._texts[label],
+            "image/format": picture.kind,
+            "image/filename": self._listing.name(row),
+        }
+        if self._synsets:
+            features["image/class/synset"] = self._listing.classes[label]
+        features[tfrecord.IMAGE_KEY] = picture.encoded
+        return features
+
+
+def write_missing(
+    plan: Plan, maker: RecordMaker, listing: Listing, workspace: Workspace, threads: int,
+    progress: Optional[Progress],
+) -> None:  # fmt: skip
+    """Writes every shard of the plan that is not whole yet.
+
+    What is written depends on the plan alone, not on `threads` or on where earlier work ended.
+
+    Args:
+        progress: called with (pictures done, pictures in all) after every few.
+
+    Raises:
+        OSError: a shard cannot be written.
+    """
+    missing = [shard for shard in plan.shards if not workspace.is_whole(shard.name)]
+    chunks = {shard.name: list(_chunks(shard.rows, listing.size)) for shard in missing}
+    done = plan.pictures - sum(len(shard.rows) for shard in missing)
+    if progress is not None:
+        progress(done, plan.pictures)
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        waiting = itertools.chain.from_iterable(chunks[shard.name] for shard in missing)
+        results = _in_order(pool, maker.chunk, waiting, listing.size, threads)
+        for shard in missing:
+            account = _ShardAccount(listing)
+            with files.whole_file(workspace.path(shard.name), "wb") as file:
+                for rows, made in itertools.islice(results, len(chunks[shard.name])):
+                    account.write(file, rows, made)
+                    done += len(rows)
+                    if progress is not None:
+                        progress(done, plan.pictures)
+            workspace.write_account(shard.name, account.close())
+
+
+def _chunks(rows: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
+    """`rows` in order, in parts of few pictures and few bytes."""
+    start = held_bytes = 0
+    for place, row in enumerate(rows):
+        size = int(sizes[row])
+        if place > start and (place - start >= _CHUNK_PICTURES or held_bytes + size > _CHUNK_BYTES):
+            yield rows[start:place]
+            start, held_bytes = place, 0
+        held_bytes += size
+    if start < len(rows):
+        yield rows[start:]
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[np.ndarray], List[Any]], chunks: Iterable[np.ndarray],
+    sizes: np.ndarray, threads: int,
+) -> Iterator[Tuple[np.ndarray, List[Any]]]:  # fmt: skip
+    """(chunk, result) of each chunk in order, some of them ahead, within bounds of number and bytes."""
+    running: Deque[Tuple[np.ndarray, int, Future]] = collections.deque()
+    under_way = 0
+    for rows in chunks:
+        size = int(sizes[rows].sum())
+        while running and (len(running) >= 4 * threads or under_way + size > _BYTES_UNDER_WAY):
+            first, first_size, future = running.popleft()
+            under_way -= first_size
+            yield first, future.result()
+        running.append((rows, size, pool.submit(work, rows)))
+        under_way += size
+    while running:
+        first, _, future = running.popleft()
+        yield first, future.result()
+
+
+class _ShardAccount:
+    """Writes the records of one shard and keeps its account."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self._columns = {column: array(np.dtype(kind).char) for column, kind in RECORD_COLUMNS.items()}
+        self._digests = bytearray()
+        self._left_out: Dict[int, str] = {}
+        self._sha256 = hashlib.sha256()
+        self._end = 0
+
+    def write(self, file: Any, rows: np.ndarray, made: List[Any]) -> None:
+        for row, record in zip(map(int, rows), made):
+            if isinstance(record, LeftOut):
+                self._left_out[row] = record.reason
+                continue
+            file.write(record.framed)
+            self._sha256.update(record.framed)
+            start = self._end + tfrecord.HEADER_BYTES
+            self._end += len(record.framed)
+            length = self._end - tfrecord.FOOTER_BYTES - start
+            label = int(self._listing.label[row]) + FIRST_LABEL
+            values = (row, start, length, label, record.image_start, record.image_bytes, record.changes)
+            for column, value in zip(self._columns.values(), values):
+                column.append(value)
+            self._digests += record.digest
+
+    def close(self) -> Account:
+        columns = {
+            name: np.frombuffer(self._columns[name], kind) if len(self._columns[name]) else np.zeros(0, kind)
+            for name, kind in RECORD_COLUMNS.items()
+        }
+        digests = np.frombuffer(bytes(self._digests), np.uint8).reshape(-1, DIGEST_BYTES)
+        return Account(columns, digests, self._left_out, self._sha256.hexdigest())
