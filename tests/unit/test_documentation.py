@@ -2,7 +2,7 @@
 
     python -m tests.unit.test_documentation
 
-prints the flag tables of docs/flags.md as they should be, after a setting has changed.
+prints the tables of flags as they should be, after a setting has changed.
 """
 
 import glob
@@ -65,6 +65,29 @@ def _tables():
         group: [_row(name, _meaning(name), FLAGS[0]) for name in fields() if group_of(name) == group]
         for group in GROUPS
     }
+
+
+def _tool_rows(name):
+    """The lines of the table of a tool's flags, as docs have it between marks."""
+    tool = importlib.import_module(f"densenet_keras.{cli.TOOLS[name].module}")
+    rows = []
+    for setting in options.tool(name, tool.Settings, tool.EXAMPLE).settings.values():
+        spelling = setting.metadata["metavar"] if setting.metadata["positional"] else f"--{setting.name}"
+        default = "–" if setting.default in (None, "", ()) else f"`{shown(setting.default)}`"
+        rows.append(f"| `{spelling}` | {default} | {setting.metadata['help']} |")
+    return rows
+
+
+def _marked_tables():
+    """Name of a tool to the lines between its marks."""
+    marks = r"<!-- flags: (\w+) -->\n\n\|[^\n]*\n\|[-|]*\n(.*?)\n\n<!-- /flags -->"
+    return {name: rows for path in ENGLISH for name, rows in re.findall(marks, readme.text(path), re.DOTALL)}
+
+
+@pytest.mark.parametrize("name", ["prepare"])
+def test_the_table_of_a_tool_is_its_settings(name):
+    hint = "python -m tests.unit.test_documentation prints the tables"
+    assert _marked_tables()[name].splitlines() == _tool_rows(name), hint
 
 
 def _flag_rows(language):
@@ -250,5 +273,6 @@ def test_a_licence_is_named_only_if_there_is_one(path):
 
 
 if __name__ == "__main__":
-    for group, rows in _tables().items():
+    tools = {name: _tool_rows(name) for name in _marked_tables()}
+    for group, rows in {**_tables(), **tools}.items():
         print(f"\n{group}\n" + "\n".join(rows))
