@@ -210,6 +210,13 @@ class Saver:
         self._fill(session, found)
         return BodyReport(loaded=wanted, fresh=fresh)
 
+    def fill(self, session: tf.compat.v1.Session, values: Dict[str, np.ndarray]) -> None:
+        """Gives the variables in `values` these, all others what they are; called by all ranks.
+
+        All variables must be initialised; names and shapes are the caller's care.
+        """
+        self._fill(session, values)
+
     def _check_state(self, values: Sequence[np.ndarray], step: int) -> None:
         for name, value in zip(self._names, values):
             if np.issubdtype(value.dtype, np.floating) and not np.all(np.isfinite(value)):

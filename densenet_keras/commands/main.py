@@ -13,7 +13,7 @@ import densenet_keras
 from densenet_keras import backends
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
-from densenet_keras.commands import preflight
+from densenet_keras.commands import foreign, preflight
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.launch import launcher
 from densenet_keras.network.variants import VARIANTS
@@ -26,6 +26,7 @@ from densenet_keras.topology import Topology, adopt_rank_size, available_cores, 
 # Commands of `python -m densenet_keras` beside train, evaluate and finetune; see `arguments.Tool`.
 TOOLS: Dict[str, options.Tool] = {
     "prepare": options.Tool("commands.prepare", "pictures to a data set: TFRecord shards, labels, an index"),
+    "import": options.Tool("commands.import_weights", "a run folder from weights of other programs"),
     **backends.tools(),
 }
 
@@ -217,7 +218,13 @@ def _inherit(config: Config, given: Dict[str, Any]) -> Config:
         return config
     flag, fixed, names = _INHERITED[config.command]
     path = config.get(flag)
-    stored = run_folder.stored_config(path)
+    source = foreign.opened(path) if config.command == FINETUNE and path else None
+    if source is not None:
+        there = {name: value for name, value in given.items() if name not in fixed}
+        stored: Optional[Config] = config.replace(**foreign.network_of(source, there))
+        teller = "say its arrays"
+    else:
+        stored, teller = run_folder.stored_config(path), "says the run.json beside it"
     if stored is None:
         return config
     for name in fixed:
@@ -225,7 +232,7 @@ def _inherit(config: Config, given: Dict[str, Any]) -> Config:
             raise refuse(
                 name,
                 given[name],
-                f"--{flag} {path} was trained with {shown(stored.get(name))}, says the run.json beside it; "
+                f"--{flag} {path} was trained with {shown(stored.get(name))}, {teller}; "
                 f"leave --{name} out",
             )
     return config.replace(**{name: stored.get(name) for name in names if given.get(name) is None})

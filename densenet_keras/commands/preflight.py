@@ -11,6 +11,7 @@ from typing import Callable, Mapping, Optional, Sequence
 from densenet_keras import backends
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
+from densenet_keras.commands import foreign
 from densenet_keras.data import records
 from densenet_keras.errors import UsageError
 from densenet_keras.network.variants import VARIANTS
@@ -20,7 +21,8 @@ from densenet_keras.topology import Topology, in_place
 
 # Settings that give a checkpoint its meaning: the run that wrote it and the one that continues agree.
 CONTINUED = (
-    "model", "num_classes", "image_size", "growth_rate", "bn_size", "bn_momentum", "bn_epsilon"
+    "model", "num_classes", "image_size", "growth_rate", "bn_size", "bn_momentum", "bn_epsilon",
+    "stem", "preprocessing",
 )  # fmt: skip
 # Settings that may change in the middle of a run, but hardly ever should unnoticed.
 REPORTED = (
@@ -108,7 +110,11 @@ def _check_checkpoints(config: Config) -> None:
     if config.command == EVALUATE:
         _check_holds_checkpoints("eval_dir", config.run.eval_dir)
     if config.command in TRAINING and config.run.restore_path:
-        _check_holds_checkpoints("restore_path", config.run.restore_path)
+        weights = foreign.opened(config.run.restore_path)
+        if weights is not None:
+            foreign.check_restored(weights, config)
+        else:
+            _check_holds_checkpoints("restore_path", config.run.restore_path)
     if config.command == FINETUNE:
         source = os.path.realpath(run_folder.folder_of(config.run.restore_path))
         if source == os.path.realpath(config.run.log_dir):

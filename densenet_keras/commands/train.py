@@ -13,8 +13,11 @@ from densenet_keras import backends, files, schedule
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder, saver
+from densenet_keras.commands import foreign
 from densenet_keras.data.inputs import Inputs, naming_bad_records
 from densenet_keras.network.densenet import build_densenet
+from densenet_keras.network.weights import source as weights
+from densenet_keras.network.weights.source import Source
 from densenet_keras.rank import Rank
 from densenet_keras.schedule import RunPlan
 from densenet_keras.settings.config import Config
@@ -229,11 +232,28 @@ def _restore(session: tf.compat.v1.Session, nodes: Training, config: Config, sta
         return f"continuing from {resumed.path}{damaged}"
     if not config.run.restore_path:
         return "starting from random weights"
+    source = foreign.opened(config.run.restore_path)
+    if source is not None:
+        return _import(session, nodes, config, source)
     path = saver.resolve(config.run.restore_path)
     names = [variable.op.name for variable in nodes.model.weights]
     report = nodes.saver.restore_body(session, path, names, config.run.restore_exclude)
     fresh = ", ".join(report.fresh) or "none"
     return f"loaded {len(report.loaded)} variables from {path}; not loaded, random: {fresh}"
+
+
+def _import(session: tf.compat.v1.Session, nodes: Training, config: Config, source: Source) -> str:
+    """As `_restore`, from weights of another program."""
+    foreign.check_restored(source, config)
+    shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in nodes.model.weights}
+    excluded = tuple(config.run.restore_exclude)
+    found = weights.match(source, {n: shape for n, shape in shapes.items() if not n.startswith(excluded)})
+    nodes.saver.fill(session, weights.values(source, found))
+    fresh = ", ".join(sorted(set(shapes) - set(found.loaded))) or "none"
+    return (
+        f"loaded {len(found.loaded)} variables from {source.path} ({source.layout.name}); not loaded, "
+        f"random: {fresh}"
+    )
 
 
 def _write_run(config: Config, plan: RunPlan, start: _Start) -> None:

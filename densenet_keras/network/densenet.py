@@ -143,7 +143,7 @@ def densenet(
     """
     if growth_rate is not None:
         _check(growth_rate >= 1, f"growth_rate={growth_rate}", "must be at least 1")
-        variant = dataclasses.replace(variant, growth_rate=growth_rate)
+        variant = variant.with_growth_rate(growth_rate)
     classes = variant.num_classes if classes is None else classes
     shape = _checked_shape(variant, input_shape, inputs)
     _check(classes >= 1, f"classes={classes}", "must be at least 1")

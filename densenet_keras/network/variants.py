@@ -39,6 +39,10 @@ class Variant:
     image_size: int
     num_classes: int
 
+    def with_growth_rate(self, growth_rate: int) -> Variant:
+        """This network with layers of another width."""
+        return dataclasses.replace(self, growth_rate=growth_rate)
+
     def with_stem(self, stem: str) -> Variant:
         """This network with the stem of a setting's name; see `STEMS`.
 

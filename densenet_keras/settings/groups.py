@@ -206,8 +206,8 @@ class RunConfig:
     )
     restore_path: str = flag(
         "",
-        "checkpoint, or folder whose newest is taken, to start from when log_dir holds none (README: "
-        "/code/ckpt/model.ckpt-100; code: none; none here)",
+        "checkpoint, folder whose newest is taken, or file of weights of another program, to start from when "
+        "log_dir holds none (README: /code/ckpt/model.ckpt-100; code: none; none here)",
         aliases=("--restore",), metavar="CKPT", commands=TRAINING,
     )
     restore_exclude: Tuple[str, ...] = flag(

@@ -1,68 +1,84 @@
-"""The same logits as tf.keras.applications with the same weights, at 224 pixels."""
+"""The real tf.keras.applications: its files of weights, imported, give its logits."""
 
-import re
-
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from densenet_keras.network import applications
-from tests.support.networks import arbitrary, assign
+from densenet_keras.network.weights import source as weights
+from tests.parity.fixtures import recipe
+from tests.support import foreign, networks
 
-KERAS_EPSILON = 1.001e-5
-
-
-def name_here(keras_name):
-    """Our variable for a layer of keras.applications, without the variable's own name."""
-    fixed = {
-        "conv1/conv": "stem_conv",
-        "conv1/bn": "stem_bn",
-        "bn": "final_bn",
-        "fc1000": "linear",
-    }
-    if keras_name in fixed:
-        return fixed[keras_name]
-    transition = re.match(r"pool(\d)_(bn|conv)$", keras_name)
-    if transition:
-        return f"transition{int(transition.group(1)) - 1}/{transition.group(2)}"
-    dense = re.match(r"conv(\d)_block(\d+)_(0_bn|1_bn|1_conv|2_conv)$", keras_name)
-    part = {"0_bn": "bn1", "1_conv": "conv1", "1_bn": "bn2", "2_conv": "conv2"}[dense.group(3)]
-    return f"block{int(dense.group(1)) - 1}/layer{dense.group(2)}/{part}"
+EPSILON = 1.001e-5
 
 
-def keras_logits(network, inputs):
-    """Logits of keras.applications on arbitrary weights, and those weights under our names."""
-    random = np.random.RandomState(1)
-    with tf.Graph().as_default(), tf.compat.v1.Session().as_default() as session:
-        tf.keras.backend.set_learning_phase(0)
-        x = tf.constant(inputs)
-        model = getattr(tf.keras.applications, network)(weights=None, input_tensor=x)
-        values, named = {}, {}
-        for layer in model.layers:
-            for variable in layer.weights:
-                kind = variable.op.name.rsplit("/", 1)[1]
-                value = arbitrary(kind, variable.shape.as_list(), random).astype(np.float32)
-                values[variable] = named[f"{name_here(layer.name)}/{kind}"] = value
-        assign(session, values)
-        softmax = model.output.op
-        assert softmax.type == "Softmax"
-        return session.run(softmax.inputs[0]), named
+def keras_model(network, inputs, **options):
+    """The model on a constant input, with weights of the recipe, in the current session."""
+    tf.keras.backend.set_learning_phase(0)
+    model = getattr(tf.keras.applications, network)(
+        weights=None, input_tensor=tf.keras.layers.Input(tensor=tf.constant(inputs)), **options
+    )
+    values = {}
+    for variable in model.weights:
+        shape = variable.shape.as_list()
+        values[variable] = recipe.weight(variable.op.name, shape, range(len(shape) - 1))
+        variable._keras_initialized = True  # or Keras looks at each one when it saves, for 20 s
+    session = tf.compat.v1.get_default_session()
+    networks.assign(session, values)
+    return model, session
 
 
-def our_logits(network, inputs, values):
-    with tf.Graph().as_default(), tf.compat.v1.Session().as_default() as session:
-        tf.keras.backend.set_learning_phase(0)
-        x = tf.constant(inputs)
-        model = getattr(applications, network)(inputs=x, bn_epsilon=KERAS_EPSILON)
-        assert {variable.op.name for variable in model.weights} == set(values)
-        assign(session, {variable: values[variable.op.name] for variable in model.weights})
-        return session.run(model.output)
+def logits_of(model, session):
+    softmax = model.output.op
+    assert softmax.type == "Softmax"
+    return session.run(softmax.inputs[0])
+
+
+@pytest.fixture(autouse=True)
+def own_session():
+    """One that optimises no graph: to save weights, Keras runs the session for each layer."""
+    tf.keras.backend.clear_session()
+    options = tf.compat.v1.ConfigProto()
+    options.graph_options.rewrite_options.disable_meta_optimizer = True
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=options).as_default():
+        yield
+    tf.keras.backend.clear_session()
 
 
 @pytest.mark.parametrize("network", ["DenseNet121", "DenseNet169", "DenseNet201"])
-def test_same_weights_give_the_same_logits(network):
-    inputs = np.random.RandomState(0).normal(size=(2, 224, 224, 3)).astype(np.float32)
-    expected, values = keras_logits(network, inputs)
-    assert np.abs(expected).max() > 0.5
-    assert np.abs(expected[0] - expected[1]).max() > 0.05
-    np.testing.assert_allclose(our_logits(network, inputs, values), expected, rtol=0, atol=1e-5)
+def test_same_weights_give_the_same_logits(network, tmp_path):
+    inputs = foreign.pictures()
+    model, session = keras_model(network, inputs, classes=1000)
+    model.save_weights(str(tmp_path / "weights.h5"))
+    expected = logits_of(model, session)
+    settings, values = foreign.whole(weights.open_source(str(tmp_path / "weights.h5")))
+    assert settings["model"] == network.lower()
+    assert (settings["bn_epsilon"], settings["num_classes"]) == (EPSILON, 1000)
+    print(f"{network}: {foreign.assert_same_logits(foreign.logits(settings, values, inputs), expected):.1e}")
+
+
+def test_a_model_saved_whole_tells_its_epsilon_and_momentum(tmp_path):
+    """With layers of a user's own behind a backbone without its top, and the classifier called dense."""
+    inputs = foreign.pictures()
+    backbone, session = keras_model("DenseNet121", inputs, include_top=False)
+    for layer in backbone.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.epsilon, layer.momentum = 0.002, 0.95
+    pooled = tf.keras.layers.GlobalAveragePooling2D()(backbone.output)
+    model = tf.keras.Model(backbone.input, tf.keras.layers.Dense(7, name="dense")(pooled))
+    session.run([variable.initializer for variable in model.layers[-1].weights])
+    model.save(str(tmp_path / "model.h5"))
+    source = weights.open_source(str(tmp_path / "model.h5"))
+    settings, _ = foreign.whole(source)
+    assert (settings["bn_epsilon"], settings["bn_momentum"], settings["num_classes"]) == (0.002, 0.95, 7)
+    assert weights.preprocessing_of(source, 7) is None, "somebody's own training: it must be asked for"
+
+
+def test_a_file_without_its_top_has_the_whole_backbone_and_no_classifier(tmp_path):
+    model, _ = keras_model("DenseNet121", foreign.pictures(), include_top=False)
+    model.save_weights(str(tmp_path / "notop.h5"))
+    source = weights.open_source(str(tmp_path / "notop.h5"))
+    settings = weights.network_settings(source)
+    assert "num_classes" not in settings
+    wanted = foreign.variables(foreign.VARIANTS["densenet121"], 10)
+    assert set(weights.match(source, wanted).missing) == {"linear/kernel", "linear/bias"}
+
+

@@ -1,0 +1,98 @@
+"""Weights of other programs where a command takes a checkpoint: which they are, and what they ask of a run.
+
+No TensorFlow, unless the weights are a checkpoint of the original implementation.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Mapping, Optional
+
+from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.commands.tensorflow_import import import_tensorflow
+from densenet_keras.errors import UsageError
+from densenet_keras.network.variables import Shape, variables
+from densenet_keras.network.variants import VARIANTS
+from densenet_keras.network.weights import source as weights
+from densenet_keras.network.weights.names import ORIGINAL_MARK
+from densenet_keras.network.weights.source import Source
+from densenet_keras.settings.config import Config, ModelConfig
+
+
+def located(path: str) -> str:
+    """The file that `path` names, or the prefix of the checkpoint: in a folder, of the newest.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    if os.path.isfile(path) and not _is_part_of_a_checkpoint(path):
+        return path
+    return checkpoint_files.resolve(path)
+
+
+def _is_part_of_a_checkpoint(path: str) -> bool:
+    return path.endswith(".index") or ".data-" in os.path.basename(path)
+
+
+def opened(path: str) -> Optional[Source]:
+    """The weights in `path` if they are of another program; None if they are of this one, or none at all.
+
+    Raises:
+        UsageError: a file that is no file of weights, or is damaged.
+    """
+    if os.path.isfile(path) and not _is_part_of_a_checkpoint(path):
+        return weights.open_source(path)
+    try:
+        prefix = checkpoint_files.resolve(path)
+    except UsageError:
+        return None
+    with open(prefix + ".index", "rb") as index:
+        theirs = ORIGINAL_MARK in index.read()  # names stand there as they are: nothing is compressed
+    if not theirs:
+        return None
+    import_tensorflow()
+    return weights.open_source(prefix)
+
+
+def network_of(source: Source, given: Mapping[str, Any]) -> Dict[str, Any]:
+    """The settings of the network that a file is of, those in `given` as they are.
+
+    Raises:
+        UsageError: the file cannot tell one and it was not given.
+    """
+    found = weights.network_settings(source)
+    found["preprocessing"] = weights.preprocessing_of(source, found.get("num_classes"))
+    found.update({name: value for name, value in given.items() if value is not None})
+    if found["preprocessing"] is None:
+        raise UsageError(
+            f"{source.path} has {weights.network_settings(source)['num_classes']} classes, so it was trained "
+            "anew, and no file tells how pictures were scaled for that; give --preprocessing torch "
+            "(RGB, mean and standard deviation of ImageNet, what most programs do), tf, caffe or caffe_scaled"
+        )
+    names = {*ModelConfig.__dataclass_fields__}
+    return {name: value for name, value in found.items() if name in names}
+
+
+def wanted(config: Config) -> Dict[str, Shape]:
+    """The variables of the network of a configuration, without building it."""
+    model = config.model
+    variant = VARIANTS[model.model].with_stem(model.stem)
+    if model.growth_rate is not None:
+        variant = variant.with_growth_rate(model.growth_rate)
+    return variables(variant, model.num_classes or variant.num_classes, model.bn_size)
+
+
+def check_restored(source: Source, config: Config) -> None:
+    """Refuses weights of which a run that starts from them would lack some.
+
+    Raises:
+        UsageError: naming what is missing, and the remedy.
+    """
+    found = weights.match(source, wanted(config))
+    excluded = tuple(config.run.restore_exclude)
+    missing = [name for name in found.missing if not name.startswith(excluded)]
+    weights.require(
+        source, found, missing,
+        "give the --model settings that the file is of, or leave such variables out with --restore_exclude "
+        "PREFIX",
+    )  # fmt: skip
