@@ -25,6 +25,7 @@ from densenet_keras.topology import Topology, adopt_rank_size, available_cores, 
 
 # Commands of `python -m densenet_keras` beside train, evaluate and finetune; see `arguments.Tool`.
 TOOLS: Dict[str, options.Tool] = {
+    "check": options.Tool("commands.check", "what is wrong with a data set, record by record"),
     "prepare": options.Tool("commands.prepare", "pictures to a data set: TFRecord shards, labels, an index"),
     "import": options.Tool("commands.import_weights", "a run folder from weights of other programs"),
     **backends.tools(),

@@ -58,6 +58,17 @@ def scan(file: BinaryIO, file_bytes: int) -> Iterator[Tuple[int, bytes]]:
     Raises:
         FormatError: a damaged or cut record; the file is left standing at the end of that read.
     """
+    for offset, payload, footer in read_records(file, file_bytes):
+        check_payload(payload, footer)
+        yield offset, payload
+
+
+def read_records(file: BinaryIO, file_bytes: int) -> Iterator[Tuple[int, bytes, bytes]]:
+    """(offset of the payload, payload, its checksum as stored) of each record of `file`.
+
+    Raises:
+        FormatError: a damaged length or a cut record, behind which no other can be found.
+    """
     offset = 0
     while offset < file_bytes:
         header = file.read(HEADER_BYTES)
@@ -75,8 +86,7 @@ def scan(file: BinaryIO, file_bytes: int) -> Iterator[Tuple[int, bytes]]:
                 f"the record is cut off: {length + FOOTER_BYTES} bytes announced, "
                 f"{len(payload) + len(footer)} left in the file"
             )
-        check_payload(payload, footer)
-        yield offset + HEADER_BYTES, payload
+        yield offset + HEADER_BYTES, payload, footer
         offset += HEADER_BYTES + length + FOOTER_BYTES
 
 

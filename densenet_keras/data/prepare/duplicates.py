@@ -6,6 +6,7 @@ from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 
+from densenet_keras.data.digests import equal_groups
 from densenet_keras.data.prepare.listing import Listing
 
 
@@ -60,16 +61,3 @@ class Duplicates(NamedTuple):
             **{kind: len(groups) for kind, groups in self.harmful().items()},
             "same_split_and_label": int(self.harmless),
         }
-
-
-def equal_groups(digests: np.ndarray) -> List[np.ndarray]:
-    """Index arrays of equal rows of `digests` ([n, 16] uint8): all groups of two or more, each in order."""
-    if len(digests) < 2:
-        return []
-    high, low = np.ascontiguousarray(digests).view(np.uint64).T
-    order = np.lexsort((np.arange(len(digests)), low, high))
-    same = (np.diff(high[order]) == 0) & (np.diff(low[order]) == 0)
-    starts = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)) == 1)
-    ends = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)) == -1)
-    groups = [order[start : end + 1] for start, end in zip(starts, ends)]
-    return sorted(groups, key=lambda group: int(group[0]))

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import hashlib
 import itertools
 from array import array
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from densenet_keras import files
-from densenet_keras.data import tfrecord
+from densenet_keras.data import digests, tfrecord
+from densenet_keras.data.in_order import in_order
 from densenet_keras.data.prepare.listing import MAX_FILE_BYTES, Listing
 from densenet_keras.data.prepare.pictures import Judge, Picture, Unusable
 from densenet_keras.data.prepare.plan import Plan
-from densenet_keras.data.prepare.workspace import DIGEST_BYTES, RECORD_COLUMNS, Account, Workspace
+from densenet_keras.data.prepare.workspace import RECORD_COLUMNS, Account, Workspace
 
 FIRST_LABEL = 1  # TF-Slim's; 0 is its background class
 CHANGES = ("turned", "converted", "shrunk")  # bits 0, 1, 2 of a record's column `changes`
 # Pictures that go to a thread at once, and their bytes: a hand-over costs as much as reading a small one.
 _CHUNK_PICTURES, _CHUNK_BYTES = 16, 4_000_000
-# Bytes of the source that may be between reading and writing, one chunk always.
-_BYTES_UNDER_WAY = 64_000_000
 
 Progress = Callable[[int, int], None]
 
@@ -72,8 +70,8 @@ class RecordMaker:
         payload = tfrecord.encode_example(self._features(row, picture))
         changes = picture.turned | picture.converted << 1 | picture.shrunk << 2
         image_bytes = len(picture.encoded)
-        digest = hashlib.blake2b(read, digest_size=DIGEST_BYTES).digest()
-        return Record(tfrecord.frame(payload), len(payload) - image_bytes, image_bytes, digest, changes)
+        start = len(payload) - image_bytes
+        return Record(tfrecord.frame(payload), start, image_bytes, digests.digest(read), changes)
 
     def _features(self, row: int, picture: Picture) -> Dict[str, Any]:
         """The keys of TF-Slim's build_imagenet_data.py; the image last, so that its place is known."""
@@ -113,9 +111,10 @@ def write_missing(
     done = plan.pictures - sum(len(shard.rows) for shard in missing)
     if progress is not None:
         progress(done, plan.pictures)
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        waiting = itertools.chain.from_iterable(chunks[shard.name] for shard in missing)
-        results = _in_order(pool, maker.chunk, waiting, listing.size, threads)
+    waiting = (
+        (int(listing.size[rows].sum()), rows) for shard in missing for rows in chunks[shard.name]
+    )
+    with contextlib.closing(in_order(maker.chunk, waiting, threads)) as results:
         for shard in missing:
             account = _ShardAccount(listing)
             with files.whole_file(workspace.path(shard.name), "wb") as file:
@@ -138,26 +137,6 @@ def _chunks(rows: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
         held_bytes += size
     if start < len(rows):
         yield rows[start:]
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[np.ndarray], List[Any]], chunks: Iterable[np.ndarray],
-    sizes: np.ndarray, threads: int,
-) -> Iterator[Tuple[np.ndarray, List[Any]]]:  # fmt: skip
-    """(chunk, result) of each chunk in order, some of them ahead, within bounds of number and bytes."""
-    running: Deque[Tuple[np.ndarray, int, Future]] = collections.deque()
-    under_way = 0
-    for rows in chunks:
-        size = int(sizes[rows].sum())
-        while running and (len(running) >= 4 * threads or under_way + size > _BYTES_UNDER_WAY):
-            first, first_size, future = running.popleft()
-            under_way -= first_size
-            yield first, future.result()
-        running.append((rows, size, pool.submit(work, rows)))
-        under_way += size
-    while running:
-        first, _, future = running.popleft()
-        yield first, future.result()
 
 
 class _ShardAccount:
@@ -192,5 +171,5 @@ class _ShardAccount:
             name: np.frombuffer(self._columns[name], kind) if len(self._columns[name]) else np.zeros(0, kind)
             for name, kind in RECORD_COLUMNS.items()
         }
-        digests = np.frombuffer(bytes(self._digests), np.uint8).reshape(-1, DIGEST_BYTES)
-        return Account(columns, digests, self._left_out, self._sha256.hexdigest())
+        stacked = digests.stacked(bytes(self._digests))
+        return Account(columns, stacked, self._left_out, self._sha256.hexdigest())

@@ -24,7 +24,6 @@ _PLAN, _LOCK = "plan.json", "lock"
 _ACCOUNT = ".account.npz"
 _DONE = "-done"  # behind the folder's name when it is only to be removed
 
-DIGEST_BYTES = 16
 # What is kept of each record: the columns of the record index, and what the report needs.
 RECORD_COLUMNS: Dict[str, Any] = {
     "row": np.int64,  # of the listing
@@ -41,7 +40,7 @@ class Account(NamedTuple):
     """What is known of a whole shard."""
 
     columns: Dict[str, np.ndarray]  # RECORD_COLUMNS, [records]
-    digests: np.ndarray  # [records, DIGEST_BYTES] uint8, of the pictures as they were read
+    digests: np.ndarray  # [records, digests.DIGEST_BYTES] uint8, of the pictures as they were read
     left_out: Dict[int, str]  # row of the listing to reason
     sha256: str  # of the file
 

@@ -1,0 +1,1 @@
+"""What is wrong with a data set: every record read, every picture decoded, every label counted."""
