@@ -13,7 +13,7 @@ import re
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 from densenet_keras import files
-from densenet_keras.errors import UsageError
+from densenet_keras.errors import RunError, UsageError
 
 BASENAME = "model.ckpt"
 STATE_FILE = "checkpoint"
@@ -48,6 +48,12 @@ def missing_files(path: str) -> List[str]:
     return missing
 
 
+def files_of(path: str) -> List[str]:
+    """The files of checkpoint `path`, its index first."""
+    folder, name = os.path.split(path)
+    return [path + ".index", *(os.path.join(folder, file) for file in _data_files(folder, name))]
+
+
 def newest(log_dir: str) -> Optional[Tuple[str, int]]:
     """Path and step of the newest whole checkpoint that a run left in `log_dir`; None if there is none.
 
@@ -73,8 +79,8 @@ def set_aside(path: str) -> None:
 def list_checkpoints(path: str) -> List[Checkpoint]:
     """The whole checkpoints in folder `path`, by step; or the one checkpoint `path` names.
 
-    A checkpoint is named by its prefix or one of its files. In a folder, those of a training run are
-    taken (model.ckpt-STEP); if there are none, all.
+    A checkpoint is named by its prefix or one of its files (also the .meta that tf.train.Saver adds). In a
+    folder, those of a training run are taken (model.ckpt-STEP); if there are none, all.
 
     Raises:
         UsageError: there is none.
@@ -97,7 +103,13 @@ def resolve(path: str) -> str:
 
 
 def _named(path: str) -> Checkpoint:
-    prefix = _DATA.sub("", path[: -len(".index")] if path.endswith(".index") else path)
+    folder, name = os.path.split(path)
+    if name == STATE_FILE and os.path.isfile(path):
+        raise UsageError(
+            f"{path} is the list of the checkpoints in its folder, not a checkpoint; give the folder, "
+            f"{folder or '.'}, for its newest, or a prefix such as {os.path.join(folder, BASENAME)}-100"
+        )
+    prefix = _DATA.sub("", re.sub(r"\.(index|meta)$", "", path))
     missing = missing_files(prefix)
     if missing:
         hint = "give a prefix such as model.ckpt-100, one of its files, or a folder"
@@ -120,7 +132,8 @@ def _in_folder(folder: str, own: bool, warn: bool = True) -> List[Checkpoint]:
             _log.warning("checkpoint %s is passed over: %s does not exist", prefix, missing[0])
         if missing:
             continue
-        found.append(_checkpoint(prefix))
+        with contextlib.suppress(FileNotFoundError):  # deleted at this moment by the run that goes on
+            found.append(_checkpoint(prefix))
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.path))
 
 
@@ -134,6 +147,8 @@ def _listdir(folder: str) -> List[str]:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise RunError(f"folder {folder} cannot be read: {error.strerror}; nothing was changed") from error
 
 
 @contextlib.contextmanager

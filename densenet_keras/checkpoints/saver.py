@@ -6,21 +6,21 @@ and the state file `checkpoint`. A checkpoint exists from the moment its index f
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
 
 from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import reader
 from densenet_keras.checkpoints.files import Checkpoint, list_checkpoints, newest, resolve
 from densenet_keras.errors import RunError, UsageError
 
 __all__ = ["BodyReport", "Checkpoint", "Saver", "find_resumable", "list_checkpoints", "newest", "resolve"]
 
-GLOBAL_STEP = "global_step"
+GLOBAL_STEP = reader.GLOBAL_STEP
 
 
 class BodyReport(NamedTuple):
@@ -44,17 +44,23 @@ def find_resumable(log_dir: str) -> Optional[Resumable]:
     The same on all ranks that see the same files.
 
     Raises:
-        RunError: there are checkpoints, and all are damaged: a run must not start afresh over them.
+        UsageError: a checkpoint has the name of another step than its own.
+        RunError: there are checkpoints, and all are damaged: a run must not start afresh over them; or one
+            could not be read, which does not make it damaged.
     """
     damaged: List[Tuple[str, str]] = []
     for each in reversed(checkpoint_files.of_run(log_dir)):
         try:
-            with _reading(each.path) as reader:
-                for name in reader.get_variable_to_shape_map():
-                    reader.get_tensor(name)
-        except _Damaged as error:
+            stored_step = reader.check_every_byte(each.path)
+        except reader.Damaged as error:
             damaged.append((each.path, error.reason))
             continue
+        if stored_step not in (None, each.step):
+            raise UsageError(
+                f"checkpoint {each.path} is named as that of step {each.step}, but it was saved at step "
+                f"{stored_step}: somebody renamed it. Call its files "
+                f"{checkpoint_files.BASENAME}-{stored_step}.* again, or move them out of --log_dir"
+            )
         return Resumable(each.path, each.step, tuple(damaged))
     if damaged:
         path, reason = damaged[0]
@@ -136,8 +142,8 @@ class Saver:
             checkpoint_files.write_state(self._log_dir, self._keep)
         except (OSError, tf.errors.OpError) as error:
             raise RunError(
-                f"checkpoint {path} could not be written: {_first_line(error)}; make room or choose another "
-                "--log_dir, then run the same command again to continue"
+                f"checkpoint {path} could not be written: {reader.first_line(error)}; make room or choose "
+                "another --log_dir, then run the same command again to continue"
             ) from error
         return path
 
@@ -149,10 +155,11 @@ class Saver:
 
         Raises:
             UsageError: the checkpoint lacks a variable or holds it in another shape.
-            RunError: it cannot be read or is damaged.
+            RunError: it cannot be read; `reader.Damaged` or `reader.Gone` where that is known.
         """
-        with _reading(path) as reader:
-            shapes = reader.get_variable_to_shape_map()
+        with reader.reading(path) as opened:
+            reader.refuse_object_based(path, opened)
+            shapes = opened.get_variable_to_shape_map()
             missing = [n for n in self._names if n not in shapes and n not in self._optional]
             if missing:
                 raise UsageError(
@@ -162,7 +169,7 @@ class Saver:
                 )
             present = [n for n in self._names if n in shapes]
             self._check_shapes(path, shapes, present, "give the --model settings it was trained with")
-            found = {name: reader.get_tensor(name) for name in present}
+            found = {name: opened.get_tensor(name) for name in present}
         self._fill(session, found)
         return int(found[GLOBAL_STEP])
 
@@ -191,8 +198,9 @@ class Saver:
                 )
         wanted = sorted(name for name in names if not name.startswith(tuple(exclude)))
         fresh = sorted(set(names) - set(wanted))
-        with _reading(path) as reader:
-            shapes = reader.get_variable_to_shape_map()
+        with reader.reading(path) as opened:
+            reader.refuse_object_based(path, opened)
+            shapes = opened.get_variable_to_shape_map()
             missing = [name for name in wanted if name not in shapes]
             if wanted and len(missing) == len(wanted):
                 raise UsageError(
@@ -206,7 +214,7 @@ class Saver:
                 )
             remedy = "leave it out with --restore_exclude, or give the --model it was trained with"
             self._check_shapes(path, shapes, wanted, remedy)
-            found = {name: reader.get_tensor(name) for name in wanted}
+            found = {name: opened.get_tensor(name) for name in wanted}
         self._fill(session, found)
         return BodyReport(loaded=wanted, fresh=fresh)
 
@@ -251,25 +259,6 @@ class Saver:
         session.run(self._assign, feed_dict=dict(zip(self._values, values)))
 
 
-class _Damaged(RunError):
-    """A checkpoint that cannot be read."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(
-            f"checkpoint {path} cannot be read, it is damaged or incomplete ({reason}); give another"
-        )
-        self.reason = reason
-
-
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[tf.compat.v1.train.NewCheckpointReader]:
-    """A reader of checkpoint `path`; what TensorFlow raises on a bad file becomes a RunError."""
-    try:
-        yield tf.train.load_checkpoint(path)
-    except (tf.errors.OpError, ValueError) as error:
-        raise _Damaged(path, _first_line(error)) from error
-
-
 def _several(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
@@ -278,8 +267,3 @@ def _several(names: Sequence[str]) -> str:
 def _nearest(name: str, candidates: Dict[str, List[int]]) -> str:
     close = difflib.get_close_matches(name, list(candidates), n=1)
     return f" (the nearest is {close[0]})" if close else ""
-
-
-def _first_line(error: Exception) -> str:
-    message = getattr(error, "message", None) or str(error)
-    return message.splitlines()[0] if message else type(error).__name__

@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from densenet_keras import backends, files
 from densenet_keras.backends.base import Backend
-from densenet_keras.checkpoints import saver
+from densenet_keras.checkpoints import reader, saver
 from densenet_keras.commands.train import initialisers
 from densenet_keras.data.inputs import Inputs
+from densenet_keras.errors import RunError
 from densenet_keras.rank import Rank
 from densenet_keras.schedule import PLAN_FILE, RunPlan
 from densenet_keras.settings.config import Config
@@ -56,7 +57,6 @@ def evaluate(config: Config, rank: Optional[Rank] = None) -> List[CheckpointResu
     with graph.as_default(), backend.placement():
         validation, restorer, initialise = build_evaluation(config, inputs, backend)
 
-    results = []
     timeout_seconds = float(config.device.first_step_timeout_seconds)
     with backend.session(graph) as session:
         with rank.watchdog.phase("preparing", timeout_seconds):
@@ -73,21 +73,74 @@ def evaluate(config: Config, rank: Optional[Rank] = None) -> List[CheckpointResu
         console = Console(config.run.log_dir, config.run.log_name) if topology.is_primary else None
         if console is not None:
             console.write(f"evaluating {len(found)} checkpoints on {inputs.eval_images} images")
+        table = _Table(config, rank, session, validation, restorer)
         for each in found:
-            with rank.watchdog.phase(f"restoring {each.path}", timeout_seconds):
-                step = restorer.restore(session, each.path)
-            result = validation.run(session, step, rank)
-            epoch = _epoch_of(each.path, step)
-            results.append(CheckpointResult(each.path, step, epoch, **result._asdict()))
-            if console is not None:
-                shown = float("nan") if epoch is None else epoch
-                console.evaluation(step, shown, result, format_utc(each.modified_seconds))
+            table.add(each, console)
         if console is not None:
             console.write("Finished evaluation")
             console.close()
     if topology.is_primary and config.run.json:
-        files.write_json(config.run.json, [result._asdict() for result in results])
-    return results
+        files.write_json(config.run.json, [result._asdict() for result in table.results])
+    table.check()
+    return table.results
+
+
+class _Table:
+    """The results so far, and what could not be evaluated; the same on all ranks."""
+
+    def __init__(
+        self,
+        config: Config,
+        rank: Rank,
+        session: tf.compat.v1.Session,
+        validation: Validation,
+        restorer: saver.Saver,
+    ) -> None:
+        self._config, self._rank = config, rank
+        self._session, self._validation, self._restorer = session, validation, restorer
+        self.results: List[CheckpointResult] = []
+        self._passed_over: List[str] = []
+        self._unreadable = 0
+
+    def add(self, checkpoint: saver.Checkpoint, console: Optional[Console]) -> None:
+        """Evaluates `checkpoint`; one that a run still going on has deleted meanwhile is passed over."""
+        path = checkpoint.path
+        step, gone, unreadable = 0, "", ""
+        with self._rank.watchdog.phase(
+            f"restoring {path}", float(self._config.device.first_step_timeout_seconds)
+        ):
+            try:
+                step = self._restorer.restore(self._session, path)
+            except reader.Gone as error:
+                gone = str(error)
+            except RunError as error:
+                unreadable = str(error)
+            # One rank may have read what was deleted before another came to it.
+            told = {"found": [bool(gone), bool(unreadable)]}
+            failed = self._validation.host_sum(self._session, told)["found"].tolist()
+        if any(failed):
+            reason = unreadable or gone or f"checkpoint {path} could not be read by another rank"
+            self._passed_over.append(reason)
+            self._unreadable += failed[1] > 0
+            if console is not None:
+                console.write(f"passed over: {reason}")
+            return
+        result = self._validation.run(self._session, step, self._rank)
+        epoch = _epoch_of(path, step)
+        self.results.append(CheckpointResult(path, step, epoch, **result._asdict()))
+        if console is not None:
+            shown = float("nan") if epoch is None else epoch
+            console.evaluation(step, shown, result, format_utc(checkpoint.modified_seconds))
+
+    def check(self) -> None:
+        """Raises RunError if a checkpoint could not be read, or none was left."""
+        if len(self._passed_over) == 1 and not self.results:
+            raise RunError(self._passed_over[0])
+        if self._unreadable or not self.results:
+            raise RunError(
+                f"{len(self._passed_over)} of {len(self._passed_over) + len(self.results)} checkpoints in "
+                f"{self._config.run.eval_dir} could not be evaluated, the first: {self._passed_over[0]}"
+            )
 
 
 def build_evaluation(
