@@ -7,7 +7,7 @@ runs in the thread that calls, on the CPU, with no device of an accelerator touc
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,9 @@ PIXELS_AT_ONCE = 48_000_000
 
 class UndecodableError(ValueError):
     """A picture that TensorFlow's decoder refuses; the message is the decoder's, in short."""
+
+
+Size = Union[Tuple[int, int], UndecodableError]  # height and width in pixels
 
 
 class Decoder:
@@ -55,10 +58,13 @@ class Decoder:
         pixels = tf.compat.v1.placeholder(tf.uint8, [None, None, None])
         sides = tf.compat.v1.placeholder(tf.int32, [2])
         for channels in (1, 3):
-            # Decodes PNG as well, by the same code as decode_png.
             self._add(("decode", channels), tf.image.decode_jpeg(encoded, channels=channels), encoded)
-        self._add("jpeg shape", tf.shape(tf.image.decode_jpeg(encoded, channels=3))[:2], encoded)
-        self._add("png shape", tf.shape(tf.image.decode_png(encoded, channels=3))[:2], encoded)
+        several = tf.compat.v1.placeholder(tf.string, [None])
+        shapes = tf.map_fn(  # decode_jpeg decodes PNG as well, as in evaluation
+            lambda one: tf.shape(tf.image.decode_jpeg(one, channels=3)), several, dtype=tf.int32,
+            parallel_iterations=1, back_prop=False,
+        )  # fmt: skip
+        self._add("shapes", shapes, several)
         self._add("png", tf.image.decode_png(encoded, channels=0), encoded)
         self._add("gif", tf.image.decode_gif(encoded), encoded)
         for channels in (1, 3, 4):  # with 0 the operation remembers the channels of the first file it met
@@ -72,14 +78,23 @@ class Decoder:
     def _add(self, name: Any, fetch: tf.Tensor, *feeds: tf.Tensor) -> None:
         self._calls[name] = self._session.make_callable(fetch, feed_list=list(feeds))
 
-    def size(self, encoded: bytes, header: Header) -> Tuple[int, int]:
-        """Height and width of a JPEG or PNG, all of it decoded as training does; no pixel is copied.
+    def sizes(self, encoded: Sequence[bytes], headers: Sequence[Header]) -> List[Size]:
+        """Height and width of each JPEG or PNG, all of it decoded as training does; no pixel is copied.
 
-        Raises:
-            UndecodableError: the decoder refuses it.
+        In place of a size stands the UndecodableError of a picture that the decoder refuses.
         """
-        shape = self._decode("jpeg shape" if header.kind == JPEG else "png shape", encoded, header)
-        return int(shape[0]), int(shape[1])
+        if not encoded:
+            return []
+        pixels = max(header.height * header.width for header in headers)  # they are decoded in turn
+        try:
+            with self._budget.taking(pixels):
+                shapes = self._calls["shapes"](np.array(encoded, object))
+            return [(int(height), int(width)) for height, width, _ in shapes]
+        except tf.errors.OpError as error:
+            if len(encoded) == 1:
+                return [UndecodableError(_reason(error))]
+        # One of them is bad; the error does not say which.
+        return [size for one in zip(encoded, headers) for size in self.sizes([one[0]], [one[1]])]
 
     def pixels(self, encoded: bytes, header: Header) -> np.ndarray:
         """The picture, as stored: [height, width, channels] uint8; the first frame of a GIF.

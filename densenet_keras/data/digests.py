@@ -12,7 +12,7 @@ DIGEST_BYTES = 16  # two of a million million pictures agree by chance with a pr
 
 def digest(data: bytes) -> bytes:
     """DIGEST_BYTES bytes that stand for `data`."""
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+    return hashlib.sha256(data).digest()[:DIGEST_BYTES]  # processors have instructions for it
 
 
 def stacked(digests: bytes) -> np.ndarray:

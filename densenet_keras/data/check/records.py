@@ -119,10 +119,13 @@ class Examiner:
             header = picture_header.read(encoded)
             if header.kind not in (JPEG, PNG):
                 raise HeaderError(f"a {header.kind} picture, but training reads JPEG and PNG")
-            height, width = self._decoder.size(encoded, header)
+            (size,) = self._decoder.sizes([encoded], [header])
+            if isinstance(size, UndecodableError):
+                raise size
         except (HeaderError, UndecodableError) as error:
             findings.append(Finding(ERROR, "undecodable picture", f"the picture is {error}", place))
             return facts
+        height, width = size
         rotated = exif.orientation(encoded) != exif.UPRIGHT
         _compare(features, header.kind, height, width, place, findings)
         kind = f"{header.kind} {_COLOURS[header.kind].get(header.channels, '')}"

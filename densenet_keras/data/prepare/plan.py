@@ -12,7 +12,7 @@ import numpy as np
 from densenet_keras.data.prepare import split as splitting
 from densenet_keras.data.prepare.listing import SPLITS, Listing
 from densenet_keras.data.prepare.options import PrepareOptions
-from densenet_keras.data.prepare.pictures import Judge, Unusable
+from densenet_keras.data.prepare.pictures import Judge, Picture
 from densenet_keras.errors import UsageError
 
 FORMAT_VERSION = 1  # of what is written; unfinished work of another version is not gone on with
@@ -100,10 +100,12 @@ def _shrinkage(listing: Listing, rows: np.ndarray, options: PrepareOptions, judg
     for row in rows[np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(np.int64)]:
         try:
             encoded = listing.read(int(row))
-            after += len(judge.picture(encoded).encoded)
-            before += len(encoded)
-        except (OSError, Unusable):
+        except OSError:
             continue
+        (picture,) = judge.pictures([encoded])
+        if isinstance(picture, Picture):
+            after += len(picture.encoded)
+            before += len(encoded)
     return after / before
 
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import itertools
 from array import array
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
@@ -53,20 +53,26 @@ class RecordMaker:
         self._listing, self._judge = listing, judge
         self._texts, self._synsets = texts, synsets
 
-    def chunk(self, rows: np.ndarray) -> List[Any]:
+    def chunk(self, rows: np.ndarray) -> List[Union[Record, LeftOut]]:
         """A Record or LeftOut for each row."""
-        return [self._one(int(row)) for row in rows]
+        read = [self._read(int(row)) for row in rows]
+        pictures = iter(self._judge.pictures([one for one in read if isinstance(one, bytes)]))
+        return [
+            self._record(int(row), one, next(pictures)) if isinstance(one, bytes) else one
+            for row, one in zip(rows, read)
+        ]
 
-    def _one(self, row: int) -> Any:
+    def _read(self, row: int) -> Union[bytes, LeftOut]:
         if self._listing.size[row] > MAX_FILE_BYTES:  # before it fills the memory
             return LeftOut(f"{self._listing.size[row]} bytes, more than {MAX_FILE_BYTES // 1_000_000} MB")
         try:
-            read = self._listing.read(row)
-            picture = self._judge.picture(read)
+            return self._listing.read(row)
         except OSError as error:
             return LeftOut(f"cannot be read: {error.strerror}")
-        except Unusable as error:
-            return LeftOut(str(error))
+
+    def _record(self, row: int, read: bytes, picture: Union[Picture, Unusable]) -> Union[Record, LeftOut]:
+        if isinstance(picture, Unusable):
+            return LeftOut(str(picture))
         payload = tfrecord.encode_example(self._features(row, picture))
         changes = picture.turned | picture.converted << 1 | picture.shrunk << 2
         image_bytes = len(picture.encoded)

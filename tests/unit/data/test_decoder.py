@@ -63,12 +63,15 @@ def test_what_is_cut_off_is_refused(decoder, kind):
         pixels(decoder, whole[: len(whole) * 2 // 3])
 
 
-def test_the_size_is_found_by_decoding(decoder):
-    for kind in ("jpeg", "png"):
-        whole = fake.encode(SMOOTH, kind)
-        assert decoder.size(whole, picture_header.read(whole)) == (40, 30)
-        with pytest.raises(decoding.UndecodableError):
-            decoder.size(whole[:-60], picture_header.read(whole))
+def test_sizes_are_found_by_decoding_and_a_bad_picture_spoils_no_other(decoder):
+    whole = [fake.encode(SMOOTH), fake.encode(SMOOTH, "png"), fake.encode(NOISE)]
+    headers = [picture_header.read(one) for one in whole]
+    assert decoder.sizes(whole, headers) == [(40, 30), (40, 30), (9, 6)]
+    first, second, third = decoder.sizes([whole[0][:-60], whole[1], whole[2][:-60]], headers)
+    assert second == (40, 30)
+    assert isinstance(first, decoding.UndecodableError)
+    assert isinstance(third, decoding.UndecodableError)
+    assert decoder.sizes([], []) == []
 
 
 def test_a_bmp_without_the_colours_it_uses_is_refused(decoder):

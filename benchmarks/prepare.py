@@ -1,0 +1,118 @@
+"""`prepare` against bare decoding of the same files with the same threads.
+
+    python benchmarks/prepare.py [--pictures 3000] [--height 375] [--width 500] [--threads 2]
+
+Writes JPEGs of its own in class folders, then, several rounds in one process and in turn: a tf.data
+pipeline that reads and decodes each file and throws the pixels away, and the whole of `prepare`, from
+looking at the folder to dataset.json. Prints pictures per second and processor time for each, and the
+median ratios. The files lie in the page cache: disks are not compared.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from typing import Callable, Tuple
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import tensorflow as tf  # noqa: E402
+
+from densenet_keras.data.prepare import job  # noqa: E402
+from densenet_keras.data.prepare.options import PrepareOptions  # noqa: E402
+
+Work = Callable[[str, argparse.Namespace], None]
+
+
+def write_pictures(folder: str, options: argparse.Namespace) -> float:
+    """JPEGs with the size and the look of photographs, all different, in ten class folders."""
+    random = np.random.RandomState(0)
+    y, x = np.mgrid[0 : options.height, 0 : options.width].astype(np.float32)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        pixels = tf.compat.v1.placeholder(tf.uint8, [options.height, options.width, 3])
+        jpeg = tf.image.encode_jpeg(pixels, quality=95)
+        variants = []
+        for _ in range(32):
+            waves = [np.sin(x * a + y * b + c) for a, b, c in random.uniform(0, 0.1, (3, 3))]
+            noise = random.normal(0, 6, (options.height, options.width, 3))
+            picture = 128 + 90 * np.stack(waves, axis=2) + noise
+            variants.append(session.run(jpeg, {pixels: np.clip(picture, 0, 255).astype(np.uint8)}))
+    for number in range(options.pictures):
+        place = os.path.join(folder, f"class{number % 10}")
+        os.makedirs(place, exist_ok=True)
+        encoded = variants[number % len(variants)]
+        with open(os.path.join(place, f"{number:06d}.jpg"), "wb") as file:
+            # A comment behind the first marker makes each file one of its own.
+            file.write(encoded[:2] + b"\xff\xfe\x00\x0a" + b"%08d" % number + encoded[2:])
+    return sum(map(len, variants)) / len(variants)
+
+
+def bare(folder: str, options: argparse.Namespace) -> None:
+    """Reads and decodes every file, nothing else."""
+    paths = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
+    with tf.Graph().as_default() as graph:
+
+        def decoded(path: tf.Tensor) -> tf.Tensor:
+            return tf.shape(tf.image.decode_jpeg(tf.io.read_file(path), channels=3))
+
+        shapes = tf.data.Dataset.from_tensor_slices(paths).map(decoded, num_parallel_calls=options.threads)
+        batch = tf.compat.v1.data.make_one_shot_iterator(shapes.batch(64).prefetch(1)).get_next()
+        threads = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=options.threads, inter_op_parallelism_threads=options.threads
+        )
+        done = 0
+        with tf.compat.v1.Session(graph=graph, config=threads) as session:
+            while done < len(paths):
+                done += len(session.run(batch))
+
+
+def whole(folder: str, options: argparse.Namespace) -> None:
+    """Everything that the command does."""
+    data_dir = folder + "-data"
+    settings = PrepareOptions(pictures=folder, data_dir=data_dir, data_threads=options.threads)
+    job.prepare(settings, lambda line: None)
+
+
+def measured(work: Work, folder: str, options: argparse.Namespace) -> Tuple[float, float]:
+    """(pictures per second, milliseconds of processor time for a picture)."""
+    wall, processor = time.monotonic(), time.process_time()
+    work(folder, options)
+    wall, processor = time.monotonic() - wall, time.process_time() - processor
+    shutil.rmtree(folder + "-data", ignore_errors=True)
+    return options.pictures / wall, 1000 * processor / options.pictures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default, text in (
+        ("pictures", 3000, "pictures to write"), ("height", 375, "pixels"), ("width", 500, "pixels"),
+        ("rounds", 5, "rounds"), ("threads", os.cpu_count(), "parallel decoders"),
+    ):
+        parser.add_argument("--" + name, type=int, default=default, help=f"{text} (default: {default})")
+    options = parser.parse_args()
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = os.path.join(folder, "pictures")
+        mean_bytes = write_pictures(folder, options)
+        bare(folder, options)  # the first pass over the files is nobody's
+        size = f"{options.width}x{options.height}, {mean_bytes / 1000:.0f} KB each"
+        print(f"{options.pictures} JPEGs of {size}, {options.threads} threads")
+        print("round   bare pictures/s  ms CPU   prepare pictures/s  ms CPU   speed ratio  CPU ratio")
+        ratios = []
+        for number in range(options.rounds):
+            peer, ours = (measured(work, folder, options) for work in (bare, whole))
+            ratios.append((ours[0] / peer[0], ours[1] / peer[1]))
+            print(f"{number:5}   {peer[0]:15.0f}  {peer[1]:6.2f}   {ours[0]:18.0f}  {ours[1]:6.2f}   "
+                  f"{ratios[-1][0]:11.2f}  {ratios[-1][1]:9.2f}", flush=True)
+        speed, processor = (statistics.median(values) for values in zip(*ratios))
+        print(f"median  prepare / bare: speed {speed:.2f}, processor time {processor:.2f}")
+
+
+if __name__ == "__main__":
+    main()
