@@ -12,12 +12,13 @@ from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
 from densenet_keras.commands import foreign
 from densenet_keras.commands.tensorflow_import import import_tensorflow
-from densenet_keras.data import classes
+from densenet_keras.data import classes, imagenet_names
 from densenet_keras.errors import EXIT_DONE, UsageError
 from densenet_keras.network.preprocessing import PREPROCESSINGS
 from densenet_keras.network.variables import CLASSIFIER
 from densenet_keras.network.variants import VARIANTS
 from densenet_keras.network.weights import source as weights
+from densenet_keras.network.weights.names import OWN_LAYOUT
 from densenet_keras.network.weights.source import Match, Source
 from densenet_keras.network.weights.tensors import several
 from densenet_keras.settings.config import MODELS, TRAIN, Config
@@ -68,8 +69,8 @@ class Settings:
         "the background", rule=at_least(0),
     )
     labels: str = flag(
-        "", "text file with the names of the classes, a line each; copied into the run folder",
-        metavar="FILE",
+        "", "text file with the names of the classes, a line each, for the run folder; default: ImageNet's, "
+        "where the file has its classes, or those of the run that it is of", metavar="FILE",
     )
     allow_partial: bool = flag(
         False, "load what fits and leave the rest random, even where that is not the whole backbone"
@@ -87,7 +88,7 @@ def run(settings: Settings) -> int:
     source = weights.open_source(foreign.located(settings.file))
     config = configuration(settings, source)
     found = compared(settings, source, config)
-    names = _class_names(settings.labels, config)
+    names = _class_names(settings, source, config, found)
     values = weights.values(source, found)
     for line in summary(source, config, found):
         print(line)
@@ -106,7 +107,7 @@ def configuration(settings: Settings, source: Source) -> Config:
         name: getattr(settings, name)
         for name in ("model", "num_classes", "image_size", "bn_epsilon", "preprocessing")
     }
-    stored = run_folder.stored_config(source.path) if source.layout is weights.OWN_LAYOUT else None
+    stored = run_folder.stored_config(source.path) if source.layout is OWN_LAYOUT else None
     base = Config.defaults(TRAIN) if stored is None else stored
     network = foreign.network_of(source, given)
     if stored is not None:  # what no variable tells
@@ -167,20 +168,32 @@ def summary(source: Source, config: Config, found: Match) -> List[str]:
     return lines
 
 
-def _class_names(path: str, config: Config) -> Optional[List[str]]:
-    """The names in file `path`, one for each class."""
-    if not path:
-        return None
-    named = classes.read_labels(path, config.data.label_offset)
+def _class_names(settings: Settings, source: Source, config: Config, found: Match) -> Optional[List[str]]:
+    """The names of the classes: given, those of the checkpoint's own run, or ImageNet's; None if unknown.
+
+    Raises:
+        UsageError: a file that was given does not name every class once.
+    """
     count, offset = config.model.num_classes or 0, config.data.label_offset
-    names = [named.get(label) for label in range(offset, offset + count)]
-    if len(named) != count or None in names:
-        raise refuse(
-            "labels", path,
-            f"names {len(named)} labels from {min(named)} on; the network has {count} classes, the first of "
-            f"label {offset}",
-        )  # fmt: skip
-    return [name for name in names if name is not None]
+    if settings.labels:
+        named = classes.read_labels(settings.labels, offset)
+        names = [named.get(label) for label in range(offset, offset + count)]
+        if len(named) != count or None in names:
+            raise refuse(
+                "labels", settings.labels,
+                f"names {len(named)} labels from {min(named)} on; the network has {count} classes, the first "
+                f"of label {offset}",
+            )  # fmt: skip
+        return [name for name in names if name is not None]
+    if f"{CLASSIFIER}bias" in found.missing:
+        return None
+    if source.layout is OWN_LAYOUT:
+        beside = os.path.join(run_folder.folder_of(source.path), classes.LABELS_FILE)
+        if not os.path.exists(beside):
+            return None
+        return list(classes.find(os.path.dirname(beside), offset).names or ()) or None
+    published = count in (imagenet_names.CLASSES, imagenet_names.CLASSES + 1)
+    return list(imagenet_names.class_names(count)) if published else None
 
 
 def _report(source: Source, found: Match) -> Dict[str, Any]:

@@ -250,9 +250,11 @@ def _import(session: tf.compat.v1.Session, nodes: Training, config: Config, sour
     found = weights.match(source, {n: shape for n, shape in shapes.items() if not n.startswith(excluded)})
     nodes.saver.fill(session, weights.values(source, found))
     fresh = ", ".join(sorted(set(shapes) - set(found.loaded))) or "none"
+    there = weights.network_settings(source)["bn_epsilon"]
+    note = "" if config.model.bn_epsilon == there else f"; they were trained with --bn_epsilon {there}"
     return (
         f"loaded {len(found.loaded)} variables from {source.path} ({source.layout.name}); not loaded, "
-        f"random: {fresh}"
+        f"random: {fresh}{note}"
     )
 
 

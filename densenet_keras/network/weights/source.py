@@ -114,19 +114,19 @@ def network_settings(source: Source) -> Dict[str, Any]:
     """
     shapes = source.shapes()
     blocks, growth_rate, bottleneck = _dense_layers(shapes)
-    stem = shapes.get("stem_conv/kernel")
-    names = [
-        name
-        for name, variant in VARIANTS.items()
-        if variant.blocks == blocks and (stem is None or stem[0] == (3 if variant.stem == CIFAR_STEM else 7))
-    ]
-    # DenseNet-161 alone has its blocks. Where several have, the growth rate decides.
-    names.sort(key=lambda name: VARIANTS[name].growth_rate != growth_rate)
+    names = [name for name, variant in VARIANTS.items() if variant.blocks == blocks]
     if not names or growth_rate is None or not bottleneck:
         listed = "; ".join(f"{name} {variant.blocks}" for name, variant in VARIANTS.items())
         raise UsageError(
             f"{source.path} ({source.layout.name}) is of a network with {blocks} dense layers in its blocks; "
             f"there are: {listed}"
+        )
+    stem = shapes.get("stem_conv/kernel")
+    side = 3 if VARIANTS[names[0]].stem == CIFAR_STEM else 7
+    if stem is not None and stem[:3] != (side, side, 3):
+        raise UsageError(
+            f"{source.path} ({source.layout.name}): the first convolution has the shape {stem}, that of "
+            f"{names[0]} {(side, side, 3, stem[-1])}; other stems, such as timm's, are not built here"
         )
     found: Dict[str, Any] = {
         "model": names[0],

@@ -139,8 +139,10 @@ def test_preprocessing_is_asked_for_where_the_classes_are_somebody_s_own(tmp_pat
     assert "give --preprocessing torch" in text
 
 
-@pytest.mark.parametrize(("num_classes", "offset"), [(1000, 1), (1001, 0)])
-def test_imagenet_s_1001_labels_have_the_background_in_front(tmp_path, run, num_classes, offset):
+@pytest.mark.parametrize(
+    ("num_classes", "offset", "first"), [(1000, 1, "1:tench"), (1001, 0, "0:background")]
+)
+def test_imagenet_s_1001_labels_have_the_background_in_front(tmp_path, run, num_classes, offset, first):
     def imagenet(arrays):
         arrays["classifier.weight"] = np.ones((num_classes, 32), np.float32)
         arrays["classifier.bias"] = np.ones(num_classes, np.float32)
@@ -149,6 +151,16 @@ def test_imagenet_s_1001_labels_have_the_background_in_front(tmp_path, run, num_
     config = run_folder.stored_config(str(run))
     assert (config.model.num_classes, config.data.label_offset) == (num_classes, offset)
     assert config.model.preprocessing == "torch"
+    named = (run / "labels.txt").read_text().splitlines()
+    assert (named[0], named[-1]) == (first, "1000:toilet tissue")
+
+
+def test_a_network_with_another_stem_is_named_as_that(tmp_path, run):
+    def deep(arrays):
+        arrays["features.conv0.weight"] = np.ones((8, 3, 3, 3), np.float32)
+
+    text = refused(torch_file(tmp_path, deep), "--log_dir", run, "--preprocessing", "torch")
+    assert "the first convolution has the shape (3, 3, 3, 8), that of densenet_tiny (7, 7, 3, 8)" in text
 
 
 def test_values_that_no_network_can_use_are_refused(tmp_path, run):
@@ -180,12 +192,16 @@ def test_names_of_classes_go_into_the_run_folder(tmp_path, run):
 
 def test_weights_of_our_own_keep_their_settings_under_another_number_of_classes(tmp_path, run):
     source = networks.write_run(tmp_path / "tiny", bn_epsilon=2e-3, preprocessing="tf", num_classes=10)
+    (tmp_path / "tiny" / "labels.txt").write_text("".join(f"{n + 1}:class {n}\n" for n in range(10)))
     assert "or leave --model out" in refused(source, "--log_dir", run, "--model", "densenet_cifar")
     imported(source, "--log_dir", run, "--num_classes", 3)
     model = run_folder.stored_config(str(run)).model
     assert (model.bn_epsilon, model.preprocessing, model.num_classes) == (2e-3, "tf", 3)
     ours, theirs = read_checkpoint(run / "model.ckpt-0"), read_checkpoint(tmp_path / "tiny" / "model.ckpt-7")
     np.testing.assert_array_equal(ours["stem_conv/kernel"], theirs["stem_conv/kernel"])
+    assert not (run / "labels.txt").exists(), "those are the names of other classes"
+    imported(source, "--log_dir", tmp_path / "same")
+    assert (tmp_path / "same" / "labels.txt").read_text() == (tmp_path / "tiny" / "labels.txt").read_text()
 
 
 def test_a_checkpoint_of_another_depth_fills_what_both_have():
