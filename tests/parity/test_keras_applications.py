@@ -38,6 +38,7 @@ def own_session():
     tf.keras.backend.clear_session()
     options = tf.compat.v1.ConfigProto()
     options.graph_options.rewrite_options.disable_meta_optimizer = True
+    options.graph_options.optimizer_options.opt_level = -1
     with tf.Graph().as_default(), tf.compat.v1.Session(config=options).as_default():
         yield
     tf.keras.backend.clear_session()
