@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from typing import IO, Any, Iterator
 
@@ -45,6 +46,33 @@ def whole_file(path: str, mode: str = "w") -> Iterator[IO[Any]]:
                 os.remove(file.name)
             raise
     sync_folder(folder)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str) -> Iterator[str]:
+    """A new folder to fill that takes the name `path` when the body ends, and leaves no trace if it fails.
+
+    Its bytes have reached the disk before it has the name, and others may read it.
+
+    Raises:
+        OSError: `path` is a file or a folder that holds something, it cannot be written, or the disk is full.
+    """
+    parent = os.path.dirname(os.path.abspath(path))
+    os.makedirs(parent, exist_ok=True)
+    temporary = tempfile.mkdtemp(dir=parent, prefix=".new.")
+    try:
+        yield temporary
+        for folder, _, names in os.walk(temporary, topdown=False):
+            for name in names:
+                os.chmod(os.path.join(folder, name), 0o644)
+                sync_file(os.path.join(folder, name))
+            os.chmod(folder, 0o755)
+            sync_folder(folder)
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(parent)
 
 
 def write_json(path: str, values: Any) -> None:

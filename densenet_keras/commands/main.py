@@ -28,6 +28,7 @@ TOOLS: Dict[str, options.Tool] = {
     "check": options.Tool("commands.check", "what is wrong with a data set, record by record"),
     "prepare": options.Tool("commands.prepare", "pictures to a data set: TFRecord shards, labels, an index"),
     "import": options.Tool("commands.import_weights", "a run folder from weights of other programs"),
+    "export": options.Tool("commands.export", "a trained network as SavedModel, ONNX, TFLite, h5 and others"),
     **backends.tools(),
 }
 
