@@ -58,7 +58,7 @@ COMMANDS = {
                                                    "log_dir": "./model_1p", "display_every": 10}),
     "train_1p.sh": ("train_keras.py", config.TRAIN, {"rank_size": 1, "log_name": "densenet121_1p.log"}),
     "run_8p.sh": ("train_keras.py", config.TRAIN, {
-        "rank_size": 8, "max_epochs": 150, "iterations_per_loop": 1000, "epochs_between_evals": 5, "lr": 0.1,
+        "rank_size": 8, "max_epochs": 150, "iterations_per_loop": 834, "epochs_between_evals": 5, "lr": 0.1,
         "mode": "train_and_evaluate", "log_dir": "./model_8p", "log_name": "densenet121_8p.log",
         "rank_table": "", "batch_size": 32,
     }),
@@ -291,6 +291,19 @@ def test_the_batch_file_starts_one_task_for_each_npu(tmp_path):
     assert options["ntasks-per-node"] == "8"
     assert options["distribution"] == "block"  # ranks count through the nodes in the table's order
     assert int(options["cpus-per-task"]) > 1
+    name, seconds = options["signal"].split("@")
+    assert name == "TERM"  # to every task, not to the batch shell alone
+    assert int(seconds) > 60  # reliability.md: a loop and a save
+
+
+@pytest.mark.parametrize("name", ["train_8p.sh", "slurm_8p.sbatch", "volcano_job.yaml"])
+def test_the_loop_of_a_recipe_divides_its_intervals(name):
+    with open(os.path.join(SCRIPTS, name)) as file:
+        given = dict(re.findall(r"--(iterations_per_loop|save_checkpoints_steps)[ =](\d+)", file.read()))
+    loop = int(given["iterations_per_loop"])
+    steps_per_epoch = 1281167 // 256  # ImageNet's images; 8 ranks of 32
+    assert steps_per_epoch % loop == 0
+    assert int(given["save_checkpoints_steps"]) % loop == 0
 
 
 STAND_INS = {
