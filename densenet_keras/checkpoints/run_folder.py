@@ -10,6 +10,7 @@ from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.errors import UsageError
 from densenet_keras.settings import config
 from densenet_keras.settings.config import EVALUATE, TRAINING, Config
+from densenet_keras.settings.rules import validate
 
 RUN_JSON = "run.json"
 EVALUATE_JSON = "evaluate.json"
@@ -28,7 +29,14 @@ def stored_config(path: str) -> Optional[Config]:
         UsageError: it cannot be read or belongs to another version.
     """
     file = os.path.join(folder_of(path), RUN_JSON)
-    return config.load(file) if os.path.isfile(file) else None
+    if not os.path.lexists(file):
+        return None
+    stored = config.load(file)
+    try:
+        validate(stored)  # it may have been edited
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+    return stored
 
 
 def continued_run(config: Config) -> Optional[Config]:

@@ -86,6 +86,7 @@ def _reported(work: Callable[[], int]) -> int:
     """The exit code of `work`; what it cannot do is said on stderr."""
     _open_closed_streams()
     try:
+        _check_current_folder()
         return work()
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")  # in one piece: ranks of mpirun say it together
@@ -96,6 +97,15 @@ def _reported(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _check_current_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(
+            f"the current folder cannot be entered any more ({error.strerror}); change to one that exists"
+        ) from error
 
 
 def _main(command: str, argv: List[str]) -> int:

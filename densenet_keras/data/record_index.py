@@ -12,7 +12,7 @@ import os
 import threading
 from array import array
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -36,6 +36,9 @@ COLUMNS: Dict[str, Any] = {
 _READ_AHEAD_BYTES = 1 << 20
 _REPORT_BYTES = 8 << 20
 _THREADS = 8  # reads and checksums run outside Python's lock; network storage needs several at once
+_BAD_NAMED = 20
+_DAMAGED = "copy the file again, or write it anew"
+_UNUSABLE = "write the shard anew without it, or with what is missing (python -m densenet_keras prepare does)"
 _IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # what `preprocessing` decodes: JPEG, PNG
 
 
@@ -127,7 +130,7 @@ def build(paths: Sequence[str], progress: Optional[Progress] = None) -> Dict[str
             two at once.
 
     Raises:
-        UsageError: naming the file, record and byte of the first damaged record.
+        UsageError: naming file, record and byte of what is damaged or cannot be used, up to twenty.
     """
     meter = _Meter(sum(os.path.getsize(path) for path in paths), progress)
     with ThreadPoolExecutor(max_workers=min(_THREADS, len(paths))) as pool:
@@ -136,6 +139,7 @@ def build(paths: Sequence[str], progress: Optional[Progress] = None) -> Dict[str
             scanned = [future.result() for future in futures]
         finally:
             meter.stop.set()
+    meter.refuse_bad()
     return {
         column: np.concatenate([np.frombuffer(shard[column], kind) for shard in scanned])
         for column, kind in COLUMNS.items()
@@ -143,7 +147,7 @@ def build(paths: Sequence[str], progress: Optional[Progress] = None) -> Dict[str
 
 
 class _Meter:
-    """Adds up what the scanning threads have read, and tells them to stop."""
+    """Adds up what the scanning threads have read and found to be bad, and tells them to stop."""
 
     def __init__(self, total_bytes: int, progress: Optional[Progress]) -> None:
         self.stop = threading.Event()
@@ -151,6 +155,27 @@ class _Meter:
         self._done_bytes = 0
         self._total_bytes = total_bytes
         self._progress = progress
+        self._bad: List[Tuple[int, int, str, str]] = []  # shard, byte, what, remedy
+
+    def note(self, shard: int, byte: int, what: str, remedy: str) -> None:
+        """Keeps a bad record to be named; when there are twenty, nobody needs to read on."""
+        with self._lock:
+            self._bad.append((shard, byte, what, remedy))
+            if len(self._bad) >= _BAD_NAMED:
+                self.stop.set()
+
+    def refuse_bad(self) -> None:
+        """Raises UsageError if a bad record was found."""
+        named = sorted(self._bad)[:_BAD_NAMED]
+        if len(named) == 1:
+            raise UsageError("; ".join(named[0][2:]))
+        if named:
+            first = "the first " if len(named) == _BAD_NAMED else ""
+            lines = [f"  {what}" for _, _, what, _ in named]
+            remedies = sorted({remedy for _, _, _, remedy in named})
+            raise UsageError(
+                "\n".join([f"{first}{len(named)} records cannot be used:", *lines, *remedies])
+            )
 
     def add(self, byte_count: int) -> None:
         with self._lock:
@@ -161,7 +186,7 @@ class _Meter:
 
 def _scan(shard: int, path: str, meter: _Meter) -> Dict[str, Any]:
     columns: Dict[str, Any] = {column: array(kind.char) for column, kind in COLUMNS.items()}
-    end = reported = 0
+    end = reported = number = 0
     try:
         file_bytes = os.path.getsize(path)
         if file_bytes == 0:
@@ -173,16 +198,17 @@ def _scan(shard: int, path: str, meter: _Meter) -> Dict[str, Any]:
             for offset, payload in tfrecord.scan(file, file_bytes):
                 if meter.stop.is_set():
                     break
-                _append(columns, shard, offset, payload)
+                try:
+                    _append(columns, shard, offset, payload)
+                except tfrecord.UnusableExample as error:
+                    meter.note(shard, end, f"{path}: record {number} at byte {end}: {error}", _UNUSABLE)
+                number += 1
                 end = offset + len(payload) + tfrecord.FOOTER_BYTES
                 if end - reported >= _REPORT_BYTES:
                     meter.add(end - reported)
                     reported = end
     except tfrecord.FormatError as error:
-        raise UsageError(
-            f"{path}: record {len(columns['offset'])} at byte {end}: {error}; "
-            "copy the file again, or write it anew"
-        ) from error
+        meter.note(shard, end, f"{path}: record {number} at byte {end}: {error}", _DAMAGED)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; check permissions and disk") from error
     meter.add(end - reported)
@@ -192,10 +218,10 @@ def _scan(shard: int, path: str, meter: _Meter) -> Dict[str, Any]:
 def _append(columns: Dict[str, Any], shard: int, offset: int, payload: bytes) -> None:
     example = tfrecord.parse_example(payload)
     if not -(1 << 31) <= example.label < 1 << 31:
-        raise tfrecord.FormatError(f"label {example.label} is not a 32-bit integer")
+        raise tfrecord.UnusableExample(f"label {example.label} is not a 32-bit integer")
     if not payload.startswith(_IMAGE_MAGIC, example.image_start):
         start = payload[example.image_start : example.image_start + 8]
-        raise tfrecord.FormatError(f"image/encoded is neither JPEG nor PNG; it starts with {start!r}")
+        raise tfrecord.UnusableExample(f"image/encoded is neither JPEG nor PNG; it starts with {start!r}")
     row = (shard, offset, len(payload), example.label, example.image_start, example.image_bytes)
     for values, value in zip(columns.values(), row):
         values.append(value)

@@ -184,6 +184,11 @@ def check_labels(split: Split, label_offset: int, num_classes: int) -> None:
 
 
 def _remedy(found_low: int, found_high: int, label_offset: int, num_classes: int) -> str:
+    if found_low < 0:  # no --label_offset makes a class of it
+        return (
+            "the shards only records that have a label from 0 on: a negative one says that there is none, so "
+            "write them anew without those"
+        )
     span = found_high - found_low + 1
     remedies = []
     if span <= num_classes:

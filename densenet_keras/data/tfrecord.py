@@ -18,6 +18,9 @@ FOOTER_BYTES = 4
 IMAGE_KEY = "image/encoded"
 LABEL_KEY = "image/class/label"
 
+_KEYS_SHOWN = 8
+_TEXT_SHOWN_BYTES = 32
+
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 Feature = Union[bytes, str, int, float]
@@ -25,6 +28,10 @@ Feature = Union[bytes, str, int, float]
 
 class FormatError(ValueError):
     """Bytes that break the format; the message says how, without naming the file."""
+
+
+class UnusableExample(FormatError):
+    """A record that is whole, and holds something else than one picture and its label."""
 
 
 class ImageExample(NamedTuple):
@@ -107,17 +114,46 @@ def parse_example(payload: bytes) -> ImageExample:
     for name, start, end in _features(payload):
         if name == IMAGE_KEY:
             values = _values(payload, start, end, kind=1)
-            if len(values) != 1 or values[0][1] == 0:
-                raise FormatError(f"{IMAGE_KEY} must hold one non-empty byte string, it holds {len(values)}")
+            if len(values) != 1:
+                raise UnusableExample(
+                    f"{IMAGE_KEY} must hold one byte string, the encoded picture; it holds "
+                    f"{_stored(payload, start, end)}"
+                )
+            if values[0][1] == 0:
+                raise UnusableExample(f"{IMAGE_KEY} must hold an encoded picture; it is empty, of 0 bytes")
             image = values[0]
         elif name == LABEL_KEY:
             integers = _integers(payload, start, end)
             if len(integers) != 1:
-                raise FormatError(f"{LABEL_KEY} must hold one integer, it holds {len(integers)}")
+                raise UnusableExample(
+                    f"{LABEL_KEY} must hold one integer, the number of the class; it holds "
+                    f"{_stored(payload, start, end)}"
+                )
             label = integers[0]
     if image is None or label is None:
-        raise FormatError(f"the Example has no {IMAGE_KEY if image is None else LABEL_KEY}")
+        missing = IMAGE_KEY if image is None else LABEL_KEY
+        keys = sorted(f"{name} ({_stored(payload, start, end)})" for name, start, end in _features(payload))
+        more = f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
+        raise UnusableExample(
+            f"the Example has no {missing}; it holds {', '.join(keys[:_KEYS_SHOWN]) or 'nothing'}{more}"
+        )
     return ImageExample(image[0], image[1], label)
+
+
+def _stored(payload: bytes, start: int, end: int) -> str:
+    """What a Feature holds, in words."""
+    texts = _values(payload, start, end, kind=1)
+    if len(texts) == 1:
+        first, size = texts[0]
+        shown = f" {payload[first : first + size]!r}" if size <= _TEXT_SHOWN_BYTES else ""
+        return f"a byte string{shown} of {size} bytes"
+    # Packed or not: four bytes a number.
+    floats = sum(size // 4 for _, size in _values(payload, start, end, kind=2))
+    integers = len(_integers(payload, start, end))
+    for count, kind in ((len(texts), "byte string"), (floats, "float"), (integers, "integer")):
+        if count:
+            return f"{count} {kind}{'s' if count > 1 else ''}"
+    return "nothing"
 
 
 def read_example(payload: bytes) -> Dict[str, List[Any]]:

@@ -18,7 +18,7 @@ from typing import Dict, Iterator, List, Mapping, Sequence
 import densenet_keras
 from densenet_keras import backends
 from densenet_keras.checkpoints import run_folder
-from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
+from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError
 from densenet_keras.launch.diagnosis import diagnose
 from densenet_keras.launch.supervisor import Failure, Outcome, RankStart, say, supervise
 from densenet_keras.settings.config import Config
@@ -63,11 +63,17 @@ def reserved_ports(count: int) -> Iterator[List[int]]:
     while the kernel hands the port to nobody who asks for any.
     """
     with contextlib.ExitStack() as stack:
-        ports = []
+        ports: List[int] = []
         for _ in range(count):
-            reserved = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            reserved.bind(("", 0))
+            try:
+                reserved = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                reserved.bind(("", 0))
+            except OSError as error:
+                raise RunError(
+                    f"{count} ranks on this host need a port each, and the system gives {len(ports)} "
+                    f"({error.strerror}); lower --rank_size, or raise the limit of open files (ulimit -n)"
+                ) from error
             ports.append(reserved.getsockname()[1])
         yield ports
 

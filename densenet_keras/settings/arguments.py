@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from typing import Any, Dict, List, NamedTuple, NoReturn, Tuple
@@ -170,7 +171,7 @@ def read(described: Program, argv: List[str]) -> Dict[str, Any]:
     if others:
         raise UsageError(f"unexpected argument {others[0]}: a value must follow its flag, as in --lr 0.1")
     return {
-        name: text if name == CONFIG else from_text(described.settings[name], text)
+        name: os.path.expanduser(text) if name == CONFIG else from_text(described.settings[name], text)
         for name, text in vars(namespace).items()
         if text != []  # a list of positional arguments that was not given
     }
@@ -246,7 +247,7 @@ def from_text(setting: Setting, text: Any) -> Any:
     for choice in setting.metadata["choices"] or ():
         if text.lower() in (choice.lower(), choice.rpartition(".")[2].lower()):
             return choice
-    return text
+    return setting.completed(text)
 
 
 def build_parser(described: Program, common: Tuple[str, ...] = ()) -> argparse.ArgumentParser:

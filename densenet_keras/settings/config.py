@@ -89,7 +89,8 @@ class Config:
                 if name not in fields() or group not in (group_of(name), _MOVED.get(name)):
                     raise UsageError(f"{group}.{name} is no setting of this version; remove it")
                 try:
-                    changes[name] = from_plain(settings()[name].kind, value)
+                    setting = settings()[name]
+                    changes[name] = setting.completed(from_plain(setting.kind, value))
                 except ValueError as error:
                     raise UsageError(f"{group}.{name} {json.dumps(value)}: {error}") from error
         return Config.defaults(command).replace(**changes)
@@ -158,11 +159,11 @@ def load(path: str) -> Config:
         UsageError: the file is missing, not JSON, or holds settings this version does not know.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # Windows' editors put a mark before the text
             values = json.load(file)
     except OSError as error:
         raise UsageError(f"configuration {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"configuration {path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"configuration {path} must hold one JSON object, as run.json does")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from densenet_keras.errors import UsageError
@@ -55,11 +56,31 @@ def validate_value(setting: Setting, value: Any) -> None:
     if value is not None:
         for item in value if setting.kind.many else (value,):
             _validate_item(setting.name, item, setting.metadata)
+        if setting.is_path:
+            _validate_path(setting.name, str(value))
+
+
+def _validate_path(name: str, value: str) -> None:
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", value)
+    if scheme:
+        raise refuse(
+            name, value,
+            f"must be a local path, not an address ({scheme.group(1)}:); copy what is there to a local "
+            "folder first, and what the run writes back afterwards, or mount the store as a folder",
+        )  # fmt: skip
+    if value.startswith("~"):
+        raise refuse(name, value, "no user of that name has a home folder; a folder called so is ./~...")
 
 
 def _validate_item(name: str, value: Any, metadata: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise refuse(name, value, "must be a finite number")
+    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        raise refuse(
+            name, value, "is not UTF-8, which TensorFlow needs; rename it, or reach it by a link"
+        )
+    if isinstance(value, str) and "\0" in value:
+        raise refuse(name, value.replace("\0", "\\0"), "must not hold a null character")
     choices = metadata["choices"]
     if choices is not None and value not in choices:
         raise refuse(name, value, f"must be one of {', '.join(choices)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import typing
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple, Union
@@ -96,6 +97,10 @@ def kind_of(hint: Any) -> Kind:
     return Kind(hint, optional=False, many=False)
 
 
+# What stands for a file or folder in the help, see `flag`.
+_PATHS = ("DIR", "FILE", "PATH", "CKPT", "PICTURES", "TABLE")
+
+
 class Setting(NamedTuple):
     """One setting of a record, by all that is known of it."""
 
@@ -104,6 +109,15 @@ class Setting(NamedTuple):
     default: Any
     metadata: Mapping[str, Any]  # see `flag`
     group: str  # the title under which help lists it
+
+    @property
+    def is_path(self) -> bool:
+        """Whether the value names a file or folder."""
+        return self.metadata["metavar"] in _PATHS
+
+    def completed(self, value: Any) -> Any:
+        """`value` as it is meant: in a path, a leading ~ is the home folder (shells leave --a=~/b)."""
+        return os.path.expanduser(value) if self.is_path and isinstance(value, str) else value
 
 
 def settings_of(record: type) -> Dict[str, Setting]:

@@ -224,7 +224,7 @@ def test_other_files_are_refused(data_dir, content, expected):
     [
         (tfrecord.encode_example({"image/encoded": JPEG}), "no image/class/label"),
         (tfrecord.encode_example({"image/class/label": 1}), "no image/encoded"),
-        (fake.example(b"", 1), "one non-empty byte string"),
+        (fake.example(b"", 1), "it is empty"),
         (fake.example(JPEG, "three"), "one integer"),
         (fake.example(JPEG, 1 << 40), "32-bit"),
         (fake.example(b"RIFF....WEBP", 1), "neither JPEG nor PNG"),

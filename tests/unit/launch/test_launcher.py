@@ -62,6 +62,19 @@ def test_reserved_port_is_closed_to_others_and_open_to_servers():
             assert b"in use" in refused.stderr
 
 
+def test_more_ranks_than_ports_is_said_before_any_starts():
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        with pytest.raises(RunError, match="3000 ranks .*--rank_size"), launcher.reserved_ports(3000):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+
 def test_configuration_is_left_in_the_run_folder(tmp_path):
     config = EIGHT.replace(log_dir=str(tmp_path / "new" / "run"))
     path = run_folder.write_configuration(config)
