@@ -6,14 +6,19 @@ made twice under tf.cond, in scopes dense_0_bottleN_0_batch1, trans_0_batch1, li
 tf.layers' without a name, so they are counted: conv2d, conv2d_1 and so on.
 """
 
+import os
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from densenet_keras.backends import cpu
+from densenet_keras.commands import main as cli
 from densenet_keras.network.variables import NORM_PARTS, variables
 from densenet_keras.network.variants import VARIANTS
 from densenet_keras.network.weights import source as weights
 from densenet_keras.network.weights.names import ORIGINAL_LAYOUT, layout_of
+from densenet_keras.settings.config import FINETUNE
 from tests.parity.fixtures import recipe
 from tests.support import foreign
 
@@ -76,8 +81,13 @@ def checkpoint_and_logits(folder, blocks, growth, classes):
             return prefix, session.run(logits)
 
 
-def test_a_checkpoint_of_the_original_gives_its_logits(tmp_path):
-    prefix, expected = checkpoint_and_logits(tmp_path, (2, 2, 2), 8, 10)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return checkpoint_and_logits(tmp_path_factory.mktemp("original"), (2, 2, 2), 8, 10)
+
+
+def test_a_checkpoint_of_the_original_gives_its_logits(small):
+    prefix, expected = small
     source = weights.open_source(prefix)
     assert source.layout is ORIGINAL_LAYOUT
     settings, values = foreign.whole(source)
@@ -88,9 +98,8 @@ def test_a_checkpoint_of_the_original_gives_its_logits(tmp_path):
     print(f"original: {foreign.assert_same_logits(ours, expected):.1e}")
 
 
-def test_the_standard_stem_would_not_do(tmp_path):
-    prefix, _ = checkpoint_and_logits(tmp_path, (2, 2, 2), 8, 10)
-    found = weights.match(weights.open_source(prefix), variables(VARIANTS["densenet_tiny"], 10))
+def test_the_standard_stem_would_not_do(small):
+    found = weights.match(weights.open_source(small[0]), variables(VARIANTS["densenet_tiny"], 10))
     assert set(found.missing) == {f"stem_bn/{part}" for part in NORM_PARTS}
 
 
@@ -113,3 +122,11 @@ def test_every_variable_of_the_original_s_121_layers_has_its_place():
     wanted = variables(VARIANTS["densenet121"].with_stem("original"), 1000)
     assert {place.variable for place in places.values()} == set(wanted)
     assert places["conv2d_13/kernel"].variable == "transition1/conv/kernel"
+
+
+def test_fine_tuning_knows_a_checkpoint_of_the_original_and_builds_its_stem(small, monkeypatch):
+    """Given as users do: the folder, in which no run.json lies."""
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")  # which the command sets, and other tests should not see
+    model = cli.parse(FINETUNE, ["--restore", os.path.dirname(small[0]), "--num_classes", "3"]).model
+    assert (model.model, model.stem, model.num_classes) == ("densenet_tiny", "original", 3)
+    assert (model.bn_epsilon, model.preprocessing) == (1e-3, "torch")
