@@ -56,7 +56,7 @@ for line in link.makefile(newline="\\n"):
 
 LAUNCH = """
 import signal, sys
-from densenet_keras import config
+from densenet_keras.settings import config
 from densenet_keras.launch import launcher
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup

@@ -19,7 +19,7 @@ for number in range({LINES}):
 """
 LAUNCH = """
 import sys
-from densenet_keras import config
+from densenet_keras.settings import config
 from densenet_keras.launch import launcher
 
 settings = config.Config().replace(log_dir=sys.argv[1], backend="tensorflow")
@@ -61,9 +61,8 @@ def test_ranks_learn_the_size_of_the_terminal(monkeypatch):
 @pytest.mark.parametrize("closed", [(0, 1, 2), (2,), (1,)])
 def test_a_command_whose_streams_are_closed_works(tmp_path, closed):
     """As cron jobs and some supervisors start their programs."""
-    script = LAUNCH.replace("settings =", "cli._open_closed_streams()\nsettings =").replace(
-        "import config", "import cli, config"
-    )
+    opening = "from densenet_keras.commands import main\nmain._open_closed_streams()\n"
+    script = LAUNCH.replace("settings =", opening + "settings =")
     redirections = " ".join(f"{number}>&-" for number in closed)
     command = ["sh", "-c", f'exec "$0" -c "$@" {redirections}', sys.executable, script, str(tmp_path), RANK]
     assert subprocess.run(command, cwd=ROOT, timeout=60, check=False).returncode == 0
