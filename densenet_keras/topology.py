@@ -7,6 +7,7 @@ RANK_SIZE (Ascend), those of mpirun, those of srun.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -30,6 +31,7 @@ MPI_VARIABLES = (
     ),
     ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 )
+_VALUE_SHOWN = 500  # characters
 FIRST_SPECIAL_SLURM_STEP = 0xFFFFFFF0  # above: batch script, interactive shell, not a step of srun
 
 
@@ -83,11 +85,29 @@ class Topology:
         )
 
 
-def available_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def available_cores(cgroup: str = "/sys/fs/cgroup") -> int:
+    """The cores that this process may use: a container's quota (docker --cpus) counts, too."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cpu_quota(cgroup)
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def _cpu_quota(cgroup: str) -> Optional[float]:
+    """Processor seconds a second that the container of this process may use; None without a limit.
+
+    As the container sees it: version 2 has "quota period" or "max period" in cpu.max, version 1 a file each
+    (microseconds, -1 for none). https://docs.kernel.org/admin-guide/cgroup-v2.html, "CPU Interface Files".
+    """
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            texts = []
+            for name in names:
+                with open(os.path.join(cgroup, name), encoding="ascii") as file:
+                    texts += file.read().split()
+            quota, period = (float(text) for text in texts)
+            if quota > 0 and period > 0:
+                return quota / period
+    return None
 
 
 def in_place(environ: Mapping[str, str]) -> bool:
@@ -150,8 +170,8 @@ def _tf_config_claim(environ: Mapping[str, str]) -> Optional[_Claim]:
         return None
     try:
         values = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"TF_CONFIG is not JSON: {error}; its value is {text}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"TF_CONFIG is not JSON: {error}; its value is {text[:_VALUE_SHOWN]}") from error
     cluster = values.get("cluster") if isinstance(values, dict) else None
     if not cluster:  # some platforms set an empty one for a single process
         return None
@@ -163,6 +183,18 @@ def _cluster_claim(cluster: Any, task: Any, text: str) -> _Claim:
         'write {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}; '
         "a chief comes before the workers"
     )
+    kind = task.get("type") if isinstance(task, dict) else None
+    if kind in ("ps", "evaluator"):
+        raise UsageError(
+            f"TF_CONFIG makes this process a {kind} task, and there are none here: gradients are summed "
+            "among the workers, and evaluation is part of training or a command of its own (evaluate.py). "
+            "Start chief and workers alone"
+        )
+    if isinstance(cluster, dict) and "ps" in cluster:
+        raise UsageError(
+            "TF_CONFIG names ps tasks (parameter servers), and there are none here: gradients are summed "
+            "among the workers; its cluster must hold chief and workers alone"
+        )
     try:
         first = "master" if "master" in cluster else "chief"  # master: the name before TensorFlow 1.13
         chiefs, workers = list(cluster.get(first, [])), list(cluster.get("worker", []))
@@ -170,7 +202,7 @@ def _cluster_claim(cluster: Any, task: Any, text: str) -> _Claim:
         rank = {first: 0, "worker": len(chiefs)}[kind] + number
         hosts = [address.rpartition(":")[0] for address in chiefs + workers]
         ports = [int(address.rpartition(":")[2]) for address in chiefs + workers]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UsageError(f"TF_CONFIG {text} describes no rank ({error!r}); {remedy}") from error
     extra = sorted(set(cluster) - {first, "worker", "evaluator"})
     members = len(workers) if kind == "worker" else len(chiefs)

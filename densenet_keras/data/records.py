@@ -20,6 +20,9 @@ TRAIN = "train"
 VALIDATION = "validation"
 
 _NUMBERED = re.compile(r"-(\d+)-of-(\d+)$")
+# As other converters call the shards of a split: flowers_train_00000-of-00005.tfrecord (TF-Slim), val-*.
+_OTHER_NAME = re.compile(r"(?:.*[_-])?(train|validation|val)[_-](\d+)-of-(\d+)(\.[a-z]+?)??(\.gz)?$")
+_MOST_SHARDS = 1_000_000
 _EXTENSIONS = ("", ".tfrecord", ".tfrecords", ".tfrec")
 
 
@@ -120,14 +123,34 @@ def find_shards(data_dir: str, name: str) -> List[str]:
     ]
     if not shards:
         raise UsageError(
-            f"--data_dir {data_dir} holds no shard {name}-* (it holds {_listing(present)}); give the folder "
-            f"that holds files such as {name}-00000-of-00008"
+            f"--data_dir {data_dir} holds no shard {name}-* (it holds {_listing(present)}); "
+            + _naming_remedy(data_dir, name, present)
         )
     numbered = [file for file in shards if _NUMBERED.search(_stem_and_extension(file)[0])]
     if numbered:
         shards = numbered
         _check_complete(data_dir, name, shards)
     return [os.path.join(data_dir, file) for file in shards]
+
+
+def _naming_remedy(data_dir: str, name: str, present: List[str]) -> str:
+    """What to do about shards that are there under other names, if any seem to be."""
+    for file in present:
+        found = _OTHER_NAME.match(file)
+        if not found or found.group(1) not in (name, name[:3]):
+            continue
+        if found.group(5):
+            return f"{file} is compressed, and records are read by their place: unpack with gunzip first"
+        numbers = f"{found.group(2)}-of-{found.group(3)}"
+        return f"rename such files, {file} to {name}-{numbers}, or link to them under such names"
+    folders = [file for file in present if os.path.isdir(os.path.join(data_dir, file))]
+    for folder in (name, name[:3]):
+        if folder in folders:
+            return (
+                f"train and validation must lie in one folder: put links to the files of {folder}/ there, "
+                f"under names such as {name}-00000-of-00008"
+            )
+    return f"give the folder that holds files such as {name}-00000-of-00008"
 
 
 def _stem_and_extension(file: str) -> Tuple[str, str]:
@@ -148,6 +171,11 @@ def _check_complete(data_dir: str, name: str, shards: List[str]) -> None:
         raise UsageError(
             f"--data_dir {data_dir} mixes {name} shards of sets of {' and '.join(map(str, totals))} files; "
             "keep one set"
+        )
+    if totals[0] > _MOST_SHARDS:
+        raise UsageError(
+            f"--data_dir {data_dir}: {shards[0]} is one of {totals[0]} {name} shards by its name, and no set "
+            f"has more than {_MOST_SHARDS}; rename the set"
         )
     present = [int(match.group(1)) for match in numbers if match]
     missing = sorted(set(range(totals[0])) - set(present))

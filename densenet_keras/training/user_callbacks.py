@@ -7,11 +7,11 @@ import os
 import shutil
 import sys
 import tempfile
-from typing import Any, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 import tensorflow as tf
 
-from densenet_keras.errors import UsageError
+from densenet_keras.errors import RunError, UsageError
 from densenet_keras.schedule import StepLogs
 
 _RATE_FROM_THE_HOST = (
@@ -19,6 +19,13 @@ _RATE_FROM_THE_HOST = (
     "runs on the device; the rate is computed in the step instead: use --lr, --lr_update, --warmup_epochs "
     "and --T_max"
 )
+
+
+# What of a Keras model needs a compiled model or nodes of its own, which the graph of a run has not.
+_NOT_IN_TRAINING = (
+    "compile", "evaluate", "evaluate_generator", "fit", "fit_generator", "predict", "predict_generator",
+    "predict_on_batch", "test_on_batch", "train_on_batch",
+)  # fmt: skip
 
 
 def load(reference: str) -> List[tf.keras.callbacks.Callback]:
@@ -116,6 +123,8 @@ def prepare(
         return []
     kinds = tf.keras.callbacks
     weights_files = [c for c in callbacks if isinstance(c, kinds.ModelCheckpoint)]
+    for name in _NOT_IN_TRAINING:
+        setattr(model, name, _refusing(name))
     _warm_up(model, any(c.save_weights_only for c in weights_files))
     if is_primary:
         return [_CsvColumns(callbacks), *callbacks]
@@ -126,6 +135,18 @@ def prepare(
     for callback in weights_files:
         callback.filepath = os.path.join(scratch.folder, os.path.basename(callback.filepath))
     return [*kept, scratch]
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        raise RunError(
+            f"a callback calls model.{name}, which the model in training cannot do: its batch normalisation "
+            "is in training form and its graph is complete. Load the weights into a model of its own: "
+            f"densenet_keras.load_model(LOG_DIR).{name}(...) after a checkpoint, or set_weights on one that "
+            "was loaded before"
+        )
+
+    return refuse
 
 
 def _warm_up(model: tf.keras.Model, saves_weights: bool) -> None:

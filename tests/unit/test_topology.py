@@ -6,7 +6,14 @@ import pytest
 
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
-from densenet_keras.topology import LOCAL_RANK, LOCAL_SIZE, Topology, adopt_rank_size, in_place
+from densenet_keras.topology import (
+    LOCAL_RANK,
+    LOCAL_SIZE,
+    Topology,
+    adopt_rank_size,
+    available_cores,
+    in_place,
+)
 
 
 def tf_config(addresses, rank, chief=False):
@@ -182,3 +189,33 @@ def test_rank_size_mismatch_names_both(function):
 def test_several_ranks_need_a_place():
     with pytest.raises(UsageError, match="--rank_size 2"):
         Topology.from_environment({}, Config().replace(rank_size=2))
+
+
+@pytest.mark.parametrize(("files", "cores"), [
+    ({"cpu.max": "150000 100000\n"}, 1),
+    ({"cpu.max": "50000 100000\n"}, 1),
+    ({"cpu.max": "200000 100000\n"}, 2),
+    ({"cpu.max": "max 100000\n"}, 64),
+    ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+    ({"cpu.max": "odd"}, 64),
+    ({}, 64),
+])  # fmt: skip
+def test_a_containers_quota_counts_not_the_machines_cores(tmp_path, monkeypatch, files, cores):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert available_cores(str(tmp_path)) == cores
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}', "ps tasks"),
+    ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}', "a ps task"),
+    ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "evaluator", "index": 0}}', "an? evaluator task"),
+    ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": Infinity}}', "no rank"),
+    ('{"cluster": ' + "[" * 99999, "not JSON"),
+], ids=["ps in cluster", "ps", "evaluator", "infinite", "deep"])  # fmt: skip
+def test_a_task_that_there_is_none_of_here_is_named(text, said):
+    with pytest.raises(UsageError, match=said):
+        in_place({"TF_CONFIG": text})

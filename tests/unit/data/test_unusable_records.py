@@ -83,3 +83,24 @@ def test_a_negative_label_is_no_class_and_the_advice_can_be_followed(tmp_path):
     with pytest.raises(UsageError, match="label -1 .*label from 0 on") as caught:
         records.check_labels(split, label_offset=1, num_classes=10)
     assert "--label_offset -" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("files", "said"), [
+    (["flowers_train_00000-of-00005.tfrecord"], "rename .*to train-00000-of-00005"),
+    (["train-00000-of-00002.gz"], "gunzip"),
+    (["train/x"], "one folder"),
+    (["pictures.zip"], "give the folder"),
+    (["train-00000-of-99999999999"], "no set has more than"),
+])  # fmt: skip
+def test_shards_under_other_names_get_the_way_to_right_ones(tmp_path, files, said):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=said):
+        records.find_shards(str(tmp_path), "train")
+
+
+def test_val_is_validation_under_another_name(tmp_path):
+    (tmp_path / "val-00000-of-00001").touch()
+    with pytest.raises(UsageError, match="val-00000-of-00001 to validation-00000-of-00001"):
+        records.find_shards(str(tmp_path), "validation")

@@ -232,3 +232,13 @@ def test_a_callback_that_needs_new_nodes_in_a_final_graph_is_told_so():
     wasteful = keras.LambdaCallback(on_epoch_end=lambda epoch, logs: tf.constant(epoch))
     with pytest.raises(RunError, match="a callback adds to the graph"):
         Training([wasteful]).run(toy.plan(20))
+
+
+@pytest.mark.parametrize("method", ["predict", "evaluate", "fit", "predict_on_batch", "train_on_batch"])
+def test_what_the_model_in_training_cannot_do_is_refused_with_the_way_to_do_it(method):
+    with tf.Graph().as_default(), tf.compat.v1.Session().as_default() as session:
+        model = toy.model()
+        session.run(tf.compat.v1.global_variables_initializer())
+        user_callbacks.prepare([tf.keras.callbacks.Callback()], model, is_primary=True)
+        with pytest.raises(RunError, match=f"model.{method},.*load_model"):
+            getattr(model, method)([[0.0] * 3])
