@@ -25,13 +25,15 @@ def located(path: str) -> str:
     Raises:
         UsageError: there is neither.
     """
-    if os.path.isfile(path) and not _is_part_of_a_checkpoint(path):
+    if is_file(path):
         return path
     return checkpoint_files.resolve(path)
 
 
-def _is_part_of_a_checkpoint(path: str) -> bool:
-    return path.endswith(".index") or ".data-" in os.path.basename(path)
+def is_file(path: str) -> bool:
+    """Whether `path` is a file of its own, not one of those that make a TensorFlow checkpoint."""
+    name = os.path.basename(path)
+    return os.path.isfile(path) and not name.endswith(".index") and ".data-" not in name
 
 
 def opened(path: str) -> Optional[Source]:
@@ -40,7 +42,7 @@ def opened(path: str) -> Optional[Source]:
     Raises:
         UsageError: a file that is no file of weights, or is damaged.
     """
-    if os.path.isfile(path) and not _is_part_of_a_checkpoint(path):
+    if is_file(path):
         return weights.open_source(path)
     try:
         prefix = checkpoint_files.resolve(path)

@@ -108,6 +108,12 @@ def _global_batch(config: Config) -> int:
 
 def _check_checkpoints(config: Config) -> None:
     if config.command == EVALUATE:
+        if foreign.is_file(config.run.eval_dir):
+            raise refuse(
+                "eval_dir", config.run.eval_dir,
+                "is a single file, not a checkpoint; if it holds weights of another program, python -m "
+                "densenet_keras import makes a run folder of it",
+            )  # fmt: skip
         _check_holds_checkpoints("eval_dir", config.run.eval_dir)
     if config.command in TRAINING and config.run.restore_path:
         weights = foreign.opened(config.run.restore_path)

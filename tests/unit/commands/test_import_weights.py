@@ -244,6 +244,12 @@ def test_a_file_that_does_not_fit_is_refused_before_anything_is_built(tmp_path, 
     assert text in str(caught.value)
 
 
+def test_evaluate_says_how_a_file_becomes_a_run(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        check(cli.parse("evaluate", ["--eval_dir", torch_file(tmp_path), "--synthetic_data"]), {})
+    assert "python -m densenet_keras import makes a run folder of it" in str(caught.value)
+
+
 def test_a_file_in_a_run_folder_is_not_taken_for_the_run(tmp_path):
     folder = networks.write_run(tmp_path / "run", bn_epsilon=0.5)
     path = foreign.write_safetensors(
