@@ -15,7 +15,7 @@ import tensorflow as tf
 from densenet_keras.data.picture_header import BMP, GIF, JPEG, Header
 
 # What one call may take part in: the pixels of pictures that are decoded at the same time.
-PIXELS_AT_ONCE = 48_000_000
+PIXELS_AT_ONCE = 24_000_000
 
 
 class UndecodableError(ValueError):

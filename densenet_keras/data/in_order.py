@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 # Between an item's beginning and the use of its result: so many bytes, one item always, and so many items.
 BYTES_UNDER_WAY = 64_000_000
-ITEMS_PER_THREAD = 4
+ITEMS_PER_THREAD = 16
 
 
 def in_order(
