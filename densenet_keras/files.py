@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 import tempfile
 from typing import IO, Any, Iterator
 
@@ -80,6 +81,47 @@ def write_json(path: str, values: Any) -> None:
     with whole_file(path) as file:
         json.dump(values, file, indent=2)
         file.write("\n")
+
+
+class GrowingFile:
+    """A log that lines are appended to: whole lines, each at once in the file.
+
+    A disk that is full or fails costs lines and one warning on stderr, never the run.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - until close()
+        self._warned = False
+
+    def append(self, text: str) -> None:
+        """Writes `text`, or nothing of it."""
+        data = text.encode("utf-8", "backslashreplace")
+        size = 0
+        try:
+            size = os.fstat(self._file.fileno()).st_size
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file.fileno(), size)
+            self._warn(error)
+
+    def close(self) -> None:
+        """Closes the file."""
+        try:
+            self._file.close()
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(
+                    f"warning: {self._path} cannot be written ({error.strerror}); the run goes on, and lines "
+                    "are missing there until it can\n"
+                )
 
 
 def sync(descriptor: int) -> None:

@@ -9,6 +9,7 @@ import os
 import tensorflow as tf
 from tqdm import tqdm
 
+from densenet_keras import files
 from densenet_keras.schedule import StepLogs
 from densenet_keras.training.callbacks.evaluation import TABLE_HEADER, table_row
 from densenet_keras.training.evaluation import EvalResult
@@ -19,6 +20,21 @@ class _ThroughTqdm(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record))
+
+
+class _LogFile(logging.Handler):
+    """Appends to a file; without what `logging` says of itself at every line when the disk is full."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._file = files.GrowingFile(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._file.append(self.format(record) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class Console(tf.keras.callbacks.Callback):
@@ -32,7 +48,7 @@ class Console(tf.keras.callbacks.Callback):
         super().__init__()
         os.makedirs(log_dir, exist_ok=True)
         self._logger = logging.Logger(log_name, logging.INFO)
-        log_file = logging.FileHandler(os.path.join(log_dir, log_name), encoding="utf-8")
+        log_file = _LogFile(os.path.join(log_dir, log_name))
         for handler in (_ThroughTqdm(), log_file):
             handler.setFormatter(logging.Formatter("%(message)s"))
             self._logger.addHandler(handler)

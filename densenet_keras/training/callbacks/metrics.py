@@ -28,7 +28,7 @@ class Metrics(tf.keras.callbacks.Callback):
         os.makedirs(log_dir, exist_ok=True)
         path = os.path.join(log_dir, FILE_NAME)
         drop_after(path, first_step)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until close()
+        self._file = files.GrowingFile(path)
 
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         if "images_per_second" not in logs:
@@ -45,8 +45,7 @@ class Metrics(tf.keras.callbacks.Callback):
 
     def _write(self, values: Dict[str, Any]) -> None:
         line = {name: _finite(value) for name, value in values.items()}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        self._file.append(json.dumps(line, allow_nan=False) + "\n")
 
 
 def holds_evaluation(log_dir: str, step: int) -> bool:
