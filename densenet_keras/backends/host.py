@@ -30,8 +30,8 @@ class Failure:
 
 
 def failure(stage: int, name: str, pattern: str, advice: str) -> Failure:
-    """A `Failure` with its pattern as text."""
-    return Failure(name, re.compile(pattern), advice, stage)
+    """A `Failure` with its pattern as text; case does not count, libraries change it between releases."""
+    return Failure(name, re.compile(pattern, re.IGNORECASE), advice, stage)
 
 
 class Host(abc.ABC):

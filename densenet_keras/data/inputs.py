@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import Iterator, Optional
 
 import tensorflow as tf
@@ -15,9 +14,6 @@ from densenet_keras.errors import RunError
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
-# How TensorFlow words what `records.BadRecord` said inside a pipeline.
-_BAD_RECORD = re.compile(r"BadRecord: (?P<reason>.+)")
-
 
 @contextlib.contextmanager
 def naming_bad_records() -> Iterator[None]:
@@ -25,10 +21,10 @@ def naming_bad_records() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        found = _BAD_RECORD.search(error.message or "")
-        if found is None:
+        reason = records.named_in(error.message or "")
+        if not reason:
             raise
-        raise RunError(found.group("reason")) from error
+        raise RunError(reason) from error
 
 
 class Inputs:

@@ -77,6 +77,12 @@ class BadRecord(Exception):
     """A record that was intact when the index was built and is not any more."""
 
 
+def named_in(text: str) -> str:
+    """What a `BadRecord` said whose text TensorFlow has put into an error or a log; empty without one."""
+    found = re.search(r"BadRecord: (.+)", text)
+    return found.group(1) if found else ""
+
+
 def open_split(
     data_dir: str,
     name: str,

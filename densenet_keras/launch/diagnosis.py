@@ -13,6 +13,7 @@ from typing import List, Optional, Tuple
 
 from densenet_keras import backends
 from densenet_keras.backends.host import CONSEQUENCES, DATA, RESOURCES, Failure, failure
+from densenet_keras.data import records
 
 _LEAST_EQUAL_LOSSES = 5
 
@@ -89,6 +90,10 @@ def failures() -> Tuple[Failure, ...]:
 
 def diagnose(log_text: str) -> Optional[str]:
     """Cause and remedy of the failure that a rank's log shows; None if it shows no known one."""
+    # Where the input runs on a thread of a library, the record is in the log alone.
+    reason = records.named_in(log_text)
+    if reason:
+        return None if f"error: {reason}" in log_text else f"the input failed: {reason}"
     for known in failures():
         if known.pattern.search(log_text):
             return known.advice
@@ -96,3 +101,16 @@ def diagnose(log_text: str) -> Optional[str]:
     if len(losses) >= _LEAST_EQUAL_LOSSES and len(set(losses)) == 1:
         return _SAME_LOSS
     return None
+
+
+# Errors as TensorFlow and the libraries below it write them, with or without a time in front.
+_ERROR_LINE = re.compile(r"^(\d{4}-\S+ \S+ |\[\d{4}-\S+ )?([EF] \S+\.cc:\d+\]|\[ERROR\]|[EF][A-Z\d]\d{4}: )")
+_HARMLESS = re.compile(r"cuda|stream_executor", re.IGNORECASE)
+
+
+def first_error(log_text: str) -> str:
+    """The first line that a native library logged as an error or worse; empty if there is none."""
+    for line in log_text.split("\n"):
+        if _ERROR_LINE.search(line) and not _HARMLESS.search(line):
+            return line.strip()
+    return ""

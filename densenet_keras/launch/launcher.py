@@ -19,7 +19,7 @@ import densenet_keras
 from densenet_keras import backends
 from densenet_keras.checkpoints import run_folder
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError
-from densenet_keras.launch.diagnosis import diagnose
+from densenet_keras.launch.diagnosis import diagnose, first_error
 from densenet_keras.launch.supervisor import Failure, Outcome, RankStart, say, supervise
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import LOCAL_RANK, LOCAL_SIZE, Topology
@@ -142,6 +142,9 @@ def _report_failure(outcome: Outcome, failure: Failure) -> None:
     log = outcome.logs[rank]
     first = " first" if len(outcome.logs) > 1 else ""
     say(f"rank {rank} failed{first}: {_cause(code)}")
+    error = first_error(log.text()) if code == -signal.SIGABRT else ""
+    if error:
+        say(f"a library ended it; the first error in its log: {error}")
     if len(outcome.logs) > 1:
         say(f"the end of its log {log.path}:")
         for line in log.tail():

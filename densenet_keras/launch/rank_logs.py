@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from typing import IO, BinaryIO, List
@@ -12,6 +13,7 @@ FOLDER = "rank_logs"
 TAIL_LINES = 25
 TAIL_BYTES = 1 << 20  # what is read of a log to explain a failure
 READ_BYTES = 1 << 16
+_STACK = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+ \(most recent call first\):")
 
 
 def path_of(log_dir: str, rank: int) -> str:
@@ -41,9 +43,20 @@ class RankLog:
             return "\n".join(_clean(line) for line in file.read().split(b"\n"))
 
     def tail(self, lines: int = TAIL_LINES) -> List[str]:
-        """The last lines that say something."""
+        """The last lines that say something; stacks of threads do not."""
         said = [line for line in self.text().split("\n")[1:] if line.strip()]
-        return said[-lines:]
+        return _without_stacks(said)[-lines:]
+
+
+def _without_stacks(lines: List[str]) -> List[str]:
+    """`lines` without what faulthandler wrote: a head for each thread, and its frames."""
+    kept: List[str] = []
+    inside = False
+    for line in lines:
+        inside = bool(_STACK.match(line)) or (inside and line.startswith("  "))
+        if not inside:
+            kept.append(line)
+    return kept
 
 
 def _clean(line: bytes) -> str:

@@ -117,16 +117,18 @@ class AscendBackend(Backend):
             start = self._adapter.initialize_system()
             stop = self._adapter.shutdown_system()
         session = tf.compat.v1.Session(graph=graph, config=self.session_config())
-        failed = True
+        failure: Optional[BaseException] = None
         try:
             with graph.as_default(), session.as_default(), npu_session.used_by_keras(session):
                 session.run(start)
                 if self._gradients and self.topology.size > 1:
                     npu_session.split_gradients(self._adapter, self.config, self._gradients)
                 yield session
-            failed = False
+        except BaseException as error:
+            failure = error
+            raise
         finally:
-            npu_session.close(session, stop, failed)
+            npu_session.close(session, stop, failure)
             self._loop_op = None
             self._compiled.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from densenet_keras.backends.ascend.error_codes import CODES, PLOG
 from densenet_keras.backends.host import (
     CONSEQUENCES,
     DATA,
@@ -11,9 +12,7 @@ from densenet_keras.backends.host import (
     failure,
 )
 
-_PLOG = "The host's own logs are in $HOME/ascend/log (older releases: /var/log/npu/slog)"
-
-FAILURES = (
+_TEXTS = (
     failure(
         ENVIRONMENT,
         "adapter not found",
@@ -40,7 +39,7 @@ FAILURES = (
     failure(
         ENVIRONMENT,
         "rank table",
-        r"hcom_bind_model failed|EI0004|EI0014\b.*rank ?table",
+        r"hcom_bind_model failed|EI0004|EI0017|EI0014\b.*rank ?table",
         "The rank table does not fit: its file is missing, its contents are wrong, or RANK_ID is not in it. "
         "Leave --rank_table out so that the table is written from /etc/hccn.conf, or correct the file; "
         "every rule it breaks is reported at the start of the command. The same message appears when "
@@ -65,7 +64,7 @@ FAILURES = (
     failure(
         ENVIRONMENT,
         "previous job",
-        r"EI0019|bind.{0,40}\b16666\b|\b16666\b.{0,60}(in use|bind|fail)",
+        r"EI0019|EI0020|bind.{0,40}\b16666\b|\b16666\b.{0,60}(in use|bind|fail)",
         "A port of the devices' network (16666) is taken: an earlier job still runs on them. See npu-smi "
         "info and ps for its processes, end those of yours, and start again.",
     ),
@@ -132,10 +131,10 @@ FAILURES = (
     failure(
         GRAPH,
         "unsupported operation",
-        r"No supported (Ops kernel|[Oo]p|engine)|[Uu]nsupported [Oo]p|op type .{0,60} (is )?not supported",
+        r"\bEZ3002\b|No supported (Ops kernel|op|engine)|unsupported op|op type .{0,60} (is )?not supported",
         "The device has no kernel for an operation of the graph. --dry_run lists such nodes; move the "
         "operation into the input pipeline or replace it. mix_compile_mode keeps it on the host, but only "
-        "with --iterations_per_loop 1. " + _PLOG + ".",
+        "with --iterations_per_loop 1. " + PLOG + ".",
     ),
     failure(
         RESOURCES,
@@ -200,11 +199,17 @@ FAILURES = (
         "A rank stopped taking part: it failed, ran out of data or is far slower. Look at the log that ends "
         "first in rank_logs/ of --log_dir. If all are alive, raise HCCL_EXEC_TIMEOUT.",
     ),
+)
+
+_LAST = (
     failure(
         CONSEQUENCES,
         "graph failed",
-        r"DoRunAsync failed|[Aa]dd ?[Gg]raph.{0,20}fail|GEOP.{0,80}(fail|error)",
-        "The graph engine could not compile or run the graph; the reason stands earlier. " + _PLOG + "; "
+        r"DoRunAsync.{0,12}failed|RunGraphAsync failed|add ?graph.{0,20}fail|GEOP.{0,80}(fail|error)",
+        "The graph engine could not compile or run the graph; the reason stands earlier. " + PLOG + "; "
         "search there for the first ERROR, and run the command with --dry_run to check the graph.",
     ),
 )
+
+# Within a stage the first that matches is shown: what says least stands last.
+FAILURES = (*_TEXTS, *CODES, *_LAST)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Iterator, Mapping
+import threading
+from typing import Iterator, List, Mapping, Optional
 
 import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
@@ -17,6 +18,8 @@ from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
 logger = logging.getLogger(__name__)
+
+SHUTDOWN_SECONDS = 60.0
 
 
 def config_proto(options: npu_options.Options) -> tf.compat.v1.ConfigProto:
@@ -96,13 +99,41 @@ def split_gradients(parts: adapter.Adapter, config: Config, gradients: int) -> N
     parts.set_split_strategy_by_idx(split.values)
 
 
-def close(session: tf.compat.v1.Session, stop: tf.Operation, failed: bool) -> None:
-    """Stops the device system, then the session; a failure here does not hide an earlier one."""
-    try:
-        session.run(stop)
-    except Exception as error:
-        if not failed:
-            raise RunError(f"the NPU did not shut down cleanly: {error}") from error
-        logger.warning("after the failure the NPU did not shut down cleanly either: %s", error)
-    finally:
+def close(
+    session: tf.compat.v1.Session,
+    stop: tf.Operation,
+    failure: Optional[BaseException],
+    timeout_seconds: float = SHUTDOWN_SECONDS,
+) -> None:
+    """Stops the device system, then the session; what goes wrong here does not hide `failure`.
+
+    The reason of a failure is logged first: a device that failed may abort or hang in its shut-down. One
+    that hangs keeps the session too, which is then left to the end of the process.
+
+    Raises:
+        RunError: nothing had failed, and the device does not shut down cleanly.
+    """
+    if isinstance(failure, Exception):
+        logger.error("failed, the NPU is shut down: %s: %s", type(failure).__name__, failure)
+    problems: List[str] = []
+
+    def shut_down() -> None:
+        try:
+            session.run(stop)
+        except Exception as error:
+            problems.append(f"the NPU did not shut down cleanly: {error}")
+
+    # session.run heeds no time-out of its own here: the operation does not return to TensorFlow.
+    thread = threading.Thread(target=shut_down, name="shut down", daemon=True)
+    thread.start()
+    thread.join(timeout_seconds)
+    if thread.is_alive():
+        problems.append(
+            f"the NPU did not shut down within {timeout_seconds:.0f} s; see npu-smi info before the next run"
+        )
+    else:
         session.close()
+    for problem in problems:
+        if failure is None:
+            raise RunError(problem)
+        logger.warning("after the failure: %s", problem)

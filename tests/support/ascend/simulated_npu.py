@@ -6,7 +6,8 @@ variables say, graphs of several ranks must be the same in the same order, and w
 compiler refuses ends the run. Collectives are TensorFlow's own, over a server in each rank process.
 
 Read from the environment: RANK_ID, RANK_SIZE; SIMULATED_NPU_ADDRESSES, host:port of every rank's server,
-with commas; SIMULATED_NPU_OVERFLOW, steps of this process at which float16 overflows, with commas.
+with commas; SIMULATED_NPU_OVERFLOW, steps of this process at which float16 overflows, with commas;
+SIMULATED_NPU_GENERATION, older (the default) or newer: how a failed run ends; SIMULATED_NPU_SHUTDOWN=hang.
 """
 
 import functools
@@ -60,7 +61,23 @@ def fatal(message):
     """The adapter's native library ends the process; tests may replace this."""
     sys.stderr.write(f"F {message}\n")
     sys.stderr.flush()
-    os._exit(134)
+    os.abort()
+
+
+def failed_run(error):
+    """What becomes of an error of the graph or its input: nobody hands it to session.run.
+
+    Sources: the older adapter's host_queue_dataset_op.cc and the callback in its geop_npu.cc; of the newer
+    one geop_npu.cc and a log of its InternalError (docs/ascend.md).
+    """
+    name = "GeOp1_0GEOP::::DoRunAsync Failed"
+    sys.stderr.write(f"E tf_adapter/kernels/host_queue_dataset_op.cc:223] Failed to get tensor data, Status:"
+                     f"{type(error).__name__}: {error.message}\n")  # fmt: skip
+    sys.stderr.flush()
+    if os.environ.get("SIMULATED_NPU_GENERATION", "older") == "older":
+        fatal(f"tf_adapter/kernels/geop_npu.cc:743] {name}")
+    raise tf.errors.InternalError(None, None, f"{name}\nError Message is :\nE39999: Inner Error!\n"
+                                  "        Aicpu kernel execute failed, fault kernel_name=GetNext") from None
 
 
 def rank():
@@ -260,6 +277,8 @@ def _run(self, fetches, feed_dict=None, options=None, run_metadata=None):
         if set(ops) & set(self.graph.get_collection("simulated/" + kind)):
             history.append((kind,))
             is_up = up
+            while not up and os.environ.get("SIMULATED_NPU_SHUTDOWN") == "hang":
+                time.sleep(1)
             return run(fetches, feed_dict, options, run_metadata)
     ancestors = _ancestors(ops)
     types = {op.type for op in ancestors}
@@ -276,7 +295,14 @@ def _run(self, fetches, feed_dict=None, options=None, run_metadata=None):
     count = _iterations(self, run, ancestors)
     history.append(("run", count, tuple(sorted(op.name for op in ops))))
     for _ in range(count):
-        result = run(fetches, feed_dict, options, run_metadata)
+        try:
+            result = run(fetches, feed_dict, options, run_metadata)
+        except tf.errors.OutOfRangeError:
+            raise  # the adapter's callback knows this end
+        except tf.errors.OpError as error:
+            if "Iterator" not in " ".join(types):
+                raise
+            failed_run(error)
     return result
 
 

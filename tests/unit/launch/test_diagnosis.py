@@ -6,7 +6,7 @@ import re
 import pytest
 
 from densenet_keras.launch import diagnosis
-from densenet_keras.launch.diagnosis import diagnose
+from densenet_keras.launch.diagnosis import diagnose, first_error
 from densenet_keras.settings.config import GROUPS
 
 # A line as it would stand in a log, the failure it must be taken for.
@@ -56,6 +56,30 @@ LINES = [
     ("E tensorflow/core/rpc: bind: Address already in use", "port in use"),
     ("DataLossError: corrupted record at 12345", "damaged records"),
     ("UnavailableError: Socket closed", "peer gone"),
+    ("EI0001: Value 7 for environment variable HCCL_CONNECT_TIMEOUT is invalid.", "environment variable"),
+    ("EI0003: Failed to verify parameters of operator HcomAllReduce", "collective argument"),
+    ("EI0007: Failed to allocate resource notify", "communication resources"),
+    ("EI0008: The cann-hccl versions are inconsistent.", "library versions"),
+    ("EI0009: Device 3 transport init error.", "link"),
+    ("EI0010: P2P communication failed.", "device to device"),
+    ("EI0012: SDMA memory copy task exception occurred.", "copy between devices"),
+    ("EI0013: An error CQE occurred during operator execution.", "network between devices"),
+    ("EI0017: Config device_ip is missing in the ranktable file.", "rank table"),
+    ("EI0020: Failed to enable listening for the NPU network adapter socket.", "previous job"),
+    ("F tf_adapter/util/ge_plugin.cc:207] [GePlugin] Initialize ge failed, ret : 1343225857",
+     "start of the device"),
+    ("E39999 TsdOpen failed. devId=0, tdt error=31", "start of the device"),
+    ("F tf_adapter/util/ge_plugin.cc:199] [GePlugin] Tdt host init failed, tdt error code : 3",
+     "transfer queue"),
+    ("EZ3002: Optype [Foo] of Ops kernel [AIcoreEngine] is unsupported.", "unsupported operation"),
+    ("E40021: Failed to compile Op [Conv2D1].", "operator compiler"),
+    ("EL0004: Failed to allocate memory.", "driver memory"),
+    ("E39999: Inner Error!", "device CPU kernel"),
+    ("EE9999: Inner Error!", "inner error"),
+    ("EZ9999: Inner Error!", "inner error"),
+    ("E19999: Inner Error!", "inner error"),
+    ("F tf_adapter/kernels/geop_npu.cc:743] GeOp1_0GEOP::::DoRunAsync Failed", "graph failed"),
+    ("F [GEOP] call ge session RunGraphAsync Failed, kernel:GeOp1_0", "graph failed"),
 ]
 
 
@@ -81,6 +105,33 @@ def test_every_failure_has_a_message_that_finds_it():
 def test_the_cause_goes_before_its_consequences(text, name):
     (expected,) = [failure.advice for failure in diagnosis.failures() if failure.name == name]
     assert diagnose(text) == expected
+
+
+@pytest.mark.parametrize("change", [str.upper, str.lower])
+def test_case_does_not_count(change):
+    text = "Initialize ge failed"
+    assert diagnose(change(text)) == diagnose(text) is not None
+
+
+RECORD = "train-00000-of-00002, record 7: payload is damaged"
+QUEUE_ERROR = (
+    "2026-01-01 10:00:00.000001: E tf_adapter/kernels/host_queue_dataset_op.cc:223] Failed to get tensor "
+    f"data, Status:Unknown: BadRecord: {RECORD}"
+)
+
+
+def test_a_record_that_only_the_log_names_is_named():
+    aborted = f"{QUEUE_ERROR}\nTraceback (most recent call last):\nF a.cc:743] GEOP::::DoRunAsync Failed\n"
+    assert diagnose(aborted) == f"the input failed: {RECORD}"
+    assert diagnose(f"{aborted}error: {RECORD}\n") is None  # the rank has said it
+
+
+def test_the_first_error_of_a_library_is_found():
+    harmless = "2026-01-01 10:00:00.000000: E tensorflow/stream_executor/cuda/cuda_driver.cc:318] failed\n"
+    later = "2026-01-01 10:00:00.000002: F tf_adapter/kernels/geop_npu.cc:743] GEOP::::DoRunAsync Failed\n"
+    assert first_error(f"step: 1\n{harmless}{QUEUE_ERROR}\n{later}") == QUEUE_ERROR
+    assert first_error("E19999: Inner\n[ERROR] RUNTIME(1)model execute error") == "E19999: Inner"
+    assert first_error(f"step: 1\n{harmless}Error in a callback\n") == ""
 
 
 def losses(*values):

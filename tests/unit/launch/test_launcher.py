@@ -179,6 +179,31 @@ def test_report_names_rank_cause_tail_and_log(tmp_path, capsys):
     assert "later" not in said
 
 
+ABORTED = """step: 1
+2026-01-01 10:00:00.000001: E tf_adapter/kernels/a.cc:1] Failed to get tensor data
+F tf_adapter/kernels/geop_npu.cc:743] GEOP::::DoRunAsync Failed
+Fatal Python error: Aborted
+
+Thread 0x00007f0e1c2c2700 (most recent call first):
+  File "/usr/lib/python3.7/threading.py", line 300 in wait
+
+Current thread 0x00007f0e1d2c2700 (most recent call first):
+  File "session.py", line 12 in run
+"""
+
+
+def test_an_abort_is_explained_by_the_first_error_above_it(tmp_path, capsys):
+    made = logs(tmp_path, r0="", r1=ABORTED)
+    launcher.report(Outcome(failure=Failure(1, -signal.SIGABRT), logs=made))
+    said = capsys.readouterr().err
+    assert "the first error in its log: 2026-01-01 10:00:00.000001: E tf_adapter/kernels/a.cc:1]" in said
+    assert "  | Fatal Python error: Aborted\n" in said
+    assert "most recent call first" not in said
+    assert "in wait" not in said
+    launcher.report(Outcome(failure=Failure(1, 1), logs=made))
+    assert "the first error in its log" not in capsys.readouterr().err
+
+
 def test_usage_error_on_the_console_is_not_repeated(tmp_path, capsys):
     launcher.report(Outcome(failure=Failure(0, 2), logs=logs(tmp_path, r0="error: --lr\n", r1="")))
     assert capsys.readouterr().err == ""
