@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from densenet_keras.data.records import open_split
 from densenet_keras.launch.launcher import reserved_ports
 from tests.support import commands, records
 from tests.support.paths import ASCEND
@@ -105,6 +106,32 @@ def test_a_run_gives_up_when_all_steps_overflow(data_dir, table, tmp_path):
     )  # fmt: skip
     assert "in a row were skipped for overflow" in output
     assert "--overflow_debug" in output
+
+
+@pytest.mark.parametrize("generation", ["older", "newer"])
+def test_a_record_that_went_bad_is_named_though_the_device_does_not_say_it(generation, tmp_path):
+    """The older adapter aborts, the newer hands over the engine's text; the record is in the log alone."""
+    data_dir = records.write_noise(tmp_path / "data", train=8, validation=8)
+    open_split(data_dir, "train")  # builds the index, which the run trusts
+    shard = os.path.join(data_dir, "train-00000-of-00002")
+    times = os.stat(shard)
+    with open(shard, "r+b") as file:
+        file.seek(40)
+        file.write(b"\xff\xff\xff\xff")
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    output = commands.run(
+        "train_keras.py", "--backend", "ascend", "--rank_size", 1, *TINY, "--data_dir", data_dir,
+        "--batch_size", 2, "--log_dir", tmp_path / "run", "--max_train_steps", 8, "--mode", "train", code=1,
+        PYTHONPATH=ASCEND, SIMULATED_NPU_GENERATION=generation,
+    )  # fmt: skip
+    assert "the input failed: " in output
+    assert "train-00000-of-00002" in output.rpartition("the input failed: ")[2]
+    assert "intact when the index was built" in output.rpartition("the input failed: ")[2]
+    if generation == "older":
+        assert "rank 0 failed: killed by signal 6 (SIGABRT)" in output
+        assert "the first error in its log: E tf_adapter/kernels/host_queue_dataset_op.cc" in output
+    else:
+        assert "failed, the NPU is shut down: InternalError: GeOp1_0GEOP::::DoRunAsync Failed" in output
 
 
 def test_the_plan_of_imagenet_on_eight_npus_is_sound(tmp_path):

@@ -53,9 +53,16 @@ def job_table(
         return None, ""
     if path:
         table = _load(path, not config.device.dry_run)
+        # HCCL reads every value as a string: a table with numbers is written anew, as the older form is.
         if table.form == "server_list":
+            if size == 1 and len(table.ranks()) > 1 and not config.ascend.rank_table:
+                raise UsageError(
+                    f"RANK_TABLE_FILE={path} is a table of {len(table.ranks())} ranks, but --rank_size is 1; "
+                    "unset RANK_TABLE_FILE to use one device, or give the size of the table"
+                )
             table.check(size)
-            return table, os.path.abspath(path)
+            if not table.has_numbers:
+                return table, os.path.abspath(path)
     elif here != size:
         raise UsageError(
             f"{size} ranks, of which {here} run on this server, need the common rank table of all "
@@ -113,6 +120,11 @@ def _table_of_this_server(
     try:
         with open(hccn_conf_path, encoding="utf-8") as file:
             text = file.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{hccn_conf_path} is no text (byte {error.start}), but must have lines such as "
+            "address_0=192.168.100.101; restore it, or give a table with --rank_table"
+        ) from error
     except OSError as error:
         if config.device.dry_run:
             # A plan needs no NIC: addresses reserved for documentation (RFC 5737) stand in for them.

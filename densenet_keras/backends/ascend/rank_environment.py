@@ -155,7 +155,14 @@ def _refuse_conflicts(environ: Mapping[str, str], size: int) -> None:
 def _single_device(environ: Mapping[str, str], machine: Machine) -> int:
     """The chip of a lone rank: what the user set, else the first that is there."""
     if "DEVICE_ID" in environ:
-        return _number(environ, "DEVICE_ID")
+        device_id = _number(environ, "DEVICE_ID")
+        if machine.device_ids and device_id not in machine.device_ids:
+            raise UsageError(
+                f"DEVICE_ID={device_id}, but only "
+                f"{', '.join(f'/dev/davinci{number}' for number in machine.device_ids)} exist here; "
+                "correct or unset it"
+            )
+        return device_id
     if "ASCEND_DEVICE_ID" in environ:
         logical = _number(environ, "ASCEND_DEVICE_ID")
         return machine.device_ids[logical] if logical < len(machine.device_ids) else logical

@@ -18,6 +18,9 @@ from densenet_keras import files
 from densenet_keras.backends.ascend.rank_table_rules import INITIALIZING, VERSION, Device, RankTable, Server
 from densenet_keras.errors import UsageError
 
+_MOST_DIGITS = 6
+_SHOWN = 40  # characters of a wrong value
+
 # Names under which platforms record where a server or its container can be found.
 _SERVER_NAMES = ("server_id", "host_ip", "server_ip", "container_ip", "pod_name")
 
@@ -49,6 +52,7 @@ def load(path: str) -> RankTable:
             status=status,
             version=str(values.get("version", "")),
             server_count=str(values.get("server_count", "")),
+            has_numbers=_has_numbers(values),
         )
     if "group_list" in values:
         return RankTable(
@@ -57,6 +61,14 @@ def load(path: str) -> RankTable:
     if status == INITIALIZING:
         return RankTable(servers=(), source=path, status=status)
     raise UsageError(f"rank table {path} has neither server_list nor group_list; write it in version 1.0")
+
+
+def _has_numbers(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_numbers, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_numbers, value))
+    return isinstance(value, (int, float))
 
 
 class _Reader:
@@ -79,8 +91,12 @@ class _Reader:
     def number(self, entry: Dict[str, Any], key: str, place: str) -> int:
         """An integer that the file holds as a string or a number."""
         text = str(entry.get(key, ""))
-        if not re.fullmatch(r"\d+", text):
-            raise self._error(place, f"{key} is {text!r}, but must be a whole number from 0")
+        if not re.fullmatch(rf"\d{{1,{_MOST_DIGITS}}}", text):
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
+            raise self._error(
+                place,
+                f"{key} is {shown!r}, but must be a whole number from 0, of at most {_MOST_DIGITS} digits",
+            )
         return int(text)
 
     def server(self, entry: Dict[str, Any], place: str) -> Server:
@@ -137,7 +153,7 @@ def write(table: RankTable, path: str) -> None:
             "device": [
                 {
                     "device_id": str(device.device_id),
-                    "device_ip": device.device_ip,
+                    **({"device_ip": device.device_ip} if device.device_ip else {}),
                     "rank_id": str(device.rank),
                 }
                 for device in server.devices

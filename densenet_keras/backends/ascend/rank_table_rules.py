@@ -46,6 +46,7 @@ class RankTable:
     version: str = VERSION
     server_count: Optional[str] = None  # as the file says it; None where its form has no such field
     form: str = "server_list"
+    has_numbers: bool = False  # values that the file holds as numbers, where HCCL reads strings
 
     def ranks(self) -> Dict[int, Tuple[Server, Device]]:
         """Every rank's server and device (of ranks given twice: the last)."""
@@ -105,6 +106,9 @@ def _server_problems(table: RankTable) -> Iterator[str]:
 
 def _address_problems(table: RankTable) -> Iterator[str]:
     owners: Dict[str, str] = {}
+    devices = [device for server in table.servers for device in server.devices]
+    if len(table.servers) == 1 and not any(device.device_ip for device in devices):
+        return  # one server's devices need no NIC to reach each other
     for server in table.servers:
         for device in server.devices:
             where = f"server {server.server_id}, device {device.device_id}"
@@ -169,4 +173,6 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     # Leading zeros parse, but other programs read them as octal.
-    return str(address) == text and not address.is_unspecified and not address.is_multicast
+    return str(address) == text and not (
+        address.is_unspecified or address.is_multicast or address.is_loopback
+    )

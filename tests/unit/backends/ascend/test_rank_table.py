@@ -116,6 +116,8 @@ WRONG = {
     "address malformed": (change((*FIRST, 3, "device_ip"), "192.0.2"),
                           ["device 3", "'192.0.2'", "hccn_tool"]),
     "address zeros": (change((*FIRST, 3, "device_ip"), "192.0.2.04"), ["device 3", "'192.0.2.04'"]),
+    "address of loopback": (change((*FIRST, 3, "device_ip"), "127.0.0.1"), ["device 3", "'127.0.0.1'"]),
+    "endless number": (change((*FIRST, 3, "device_id"), "9" * 5000), ["5000 characters", "at most 6 digits"]),
     "address empty": (change((*FIRST, 3, "device_ip"), ""), ["device 3", "no IPv4"]),
     "count": (change(("server_count",), "1"), ["server_count is '1'", "2 servers"]),
     "status": (change(("status",), "initializing"), ["'initializing'", "'completed'"]),
@@ -139,6 +141,49 @@ def test_a_broken_rule_is_named_with_file_place_value_and_remedy(save, name):
         rank_table.load(path).check(16)
     for text in [path, *expected]:
         assert text in str(error.value)
+
+
+def test_numbers_are_rewritten_as_the_strings_that_the_library_reads(save, tmp_path):
+    values = two_servers(server_count=2, version=1.0)
+    values["server_list"][1]["device"][3].update(device_id=3, rank_id=11)
+    path = save(values)
+    environments = rank_environments(config(tmp_path, 16, rank_table=path), {}, machine=SERVER)
+    (written,) = {environment["RANK_TABLE_FILE"] for environment in environments}
+    assert written == str(tmp_path / "run" / "rank_table.json")
+    with open(written) as file:
+        table = json.load(file)
+    assert (table["version"], table["server_count"]) == ("1.0", "2")
+    assert table["server_list"][1]["device"][3] == entry(3, "192.0.2.12", 11)
+    assert rank_table.load(written).has_numbers is False
+
+
+def test_a_nic_configuration_that_is_no_text_is_refused_in_words(tmp_path):
+    path = tmp_path / "hccn.conf"
+    path.write_bytes(b"address_0=\xff\xfe")
+    with pytest.raises(UsageError, match=r"hccn.conf is no text \(byte 10\).*--rank_table"):
+        rank_environments(config(tmp_path, 2), {}, hccn_conf_path=str(path), machine=SERVER)
+
+
+def test_one_server_needs_no_addresses_but_all_or_none(save):
+    values = two_servers(server_count="1")
+    del values["server_list"][1]
+    for device in values["server_list"][0]["device"]:
+        del device["device_ip"]
+    table = rank_table.load(save(values))
+    table.check(8)
+    values["server_list"][0]["device"][0]["device_ip"] = "192.0.2.1"
+    with pytest.raises(UsageError, match="device 1: device_ip ''"):
+        rank_table.load(save(values)).check(8)
+
+
+def test_a_left_over_table_says_to_unset_it(save, tmp_path):
+    with pytest.raises(UsageError, match="16 ranks, but --rank_size is 1; unset RANK_TABLE_FILE"):
+        rank_environments(config(tmp_path, 1), {"RANK_TABLE_FILE": save(two_servers())}, machine=SERVER)
+
+
+def test_a_device_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="DEVICE_ID=9, but only /dev/davinci0, .* exist here"):
+        rank_environments(config(tmp_path, 1), {"DEVICE_ID": "9"}, machine=SERVER)
 
 
 def test_all_broken_rules_are_reported_at_once(save):
