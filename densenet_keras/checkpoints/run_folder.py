@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Optional
 
@@ -9,11 +10,12 @@ from densenet_keras import files
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.errors import UsageError
 from densenet_keras.settings import config
-from densenet_keras.settings.config import EVALUATE, TRAINING, Config
+from densenet_keras.settings.config import EVALUATE, TRAINING, Config, ModelConfig
 from densenet_keras.settings.rules import validate
 
 RUN_JSON = "run.json"
 EVALUATE_JSON = "evaluate.json"
+NETWORK_JSON = "network.json"  # beside arrays that were exported: the group of settings of the model
 NEXT_JSON = os.path.join("rank_logs", "next.json")
 
 
@@ -37,6 +39,25 @@ def stored_config(path: str) -> Optional[Config]:
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
     return stored
+
+
+def stored_network(path: str) -> Optional[ModelConfig]:
+    """The network of the weights in `path`, by the run.json or network.json beside them; None if neither is.
+
+    Raises:
+        UsageError: it cannot be read or belongs to another version.
+    """
+    stored = stored_config(path)
+    if stored is not None:
+        return stored.model
+    file = os.path.join(folder_of(path), NETWORK_JSON)
+    if not os.path.isfile(file):
+        return None
+    try:
+        with open(file, encoding="utf-8") as opened:
+            return Config.from_json({"model": json.load(opened)}).model
+    except (OSError, ValueError, UsageError) as error:
+        raise UsageError(f"{file} does not hold the settings of a network: {error}") from error
 
 
 def continued_run(config: Config) -> Optional[Config]:

@@ -9,14 +9,17 @@ import os
 from typing import Any, Dict, Mapping, Optional
 
 from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import run_folder
 from densenet_keras.commands.tensorflow_import import import_tensorflow
 from densenet_keras.errors import UsageError
 from densenet_keras.network.variables import Shape, variables
-from densenet_keras.network.variants import VARIANTS
+from densenet_keras.network.variants import BN_EPSILON, VARIANTS
 from densenet_keras.network.weights import source as weights
-from densenet_keras.network.weights.names import ORIGINAL_MARK
+from densenet_keras.network.weights.names import ORIGINAL_MARK, OWN_LAYOUT
 from densenet_keras.network.weights.source import Source
 from densenet_keras.settings.config import Config, ModelConfig
+
+_NOT_IN_VARIABLES = ("bn_epsilon", "bn_momentum", "preprocessing", "drop_rate", "dtype", "image_size")
 
 
 def located(path: str) -> str:
@@ -64,6 +67,8 @@ def network_of(source: Source, given: Mapping[str, Any]) -> Dict[str, Any]:
     """
     found = weights.network_settings(source)
     found["preprocessing"] = weights.preprocessing_of(source, found.get("num_classes"))
+    if source.layout is OWN_LAYOUT:
+        found.update(_told_beside(source, given))
     found.update({name: value for name, value in given.items() if value is not None})
     if found["preprocessing"] is None:
         raise UsageError(
@@ -73,6 +78,20 @@ def network_of(source: Source, given: Mapping[str, Any]) -> Dict[str, Any]:
         )
     names = {*ModelConfig.__dataclass_fields__}
     return {name: value for name, value in found.items() if name in names}
+
+
+def _told_beside(source: Source, given: Mapping[str, Any]) -> Dict[str, Any]:
+    """The settings that no variable of this project's own tells."""
+    stored = run_folder.stored_network(source.path)
+    if stored is not None:
+        return {name: getattr(stored, name) for name in _NOT_IN_VARIABLES}
+    if given.get("bn_epsilon") is None:
+        raise UsageError(
+            f"{source.path}: neither {run_folder.RUN_JSON} nor {run_folder.NETWORK_JSON} lies beside it, so "
+            f"its epsilon is not known; give --bn_epsilon ({BN_EPSILON} unless its run had another), and "
+            "--preprocessing if that was not torch"
+        )
+    return {}
 
 
 def wanted(config: Config) -> Dict[str, Shape]:

@@ -110,9 +110,6 @@ def configuration(settings: Settings, source: Source) -> Config:
     stored = run_folder.stored_config(source.path) if source.layout is OWN_LAYOUT else None
     base = Config.defaults(TRAIN) if stored is None else stored
     network = foreign.network_of(source, given)
-    if stored is not None:  # what no variable tells
-        kept = ("bn_epsilon", "bn_momentum", "preprocessing", "drop_rate", "dtype", "image_size")
-        network.update({name: stored.get(name) for name in kept if given.get(name) is None})
     if settings.model is not None:  # that network, not the file's with another name
         network["growth_rate"] = VARIANTS[settings.model].growth_rate
     if "num_classes" not in network:

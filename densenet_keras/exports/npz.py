@@ -10,12 +10,13 @@ from typing import Dict
 import numpy as np
 import tensorflow as tf
 
+from densenet_keras.checkpoints.run_folder import NETWORK_JSON
 from densenet_keras.exports.base import NO_GRAPH, Format, Pictures, Subject
 from densenet_keras.network.densenet import build_densenet
 from densenet_keras.settings.config import ModelConfig
 
 FILE = "model.npz"
-SETTINGS_FILE = "network.json"
+SETTINGS_FILE = NETWORK_JSON
 
 
 def write(folder: str, subject: Subject) -> None:

@@ -54,8 +54,6 @@ def test_what_was_exported_and_imported_again_has_the_same_logits(way, tmp_path)
     expected = exported(tmp_path, "h5" if way == "h5" else "npz", **network)
     file = str(tmp_path / f"model.{'h5' if way == 'h5' else 'npz'}")
     arguments = ["--preprocessing", "torch", "--image_size", "64"]
-    if way == "npz":
-        arguments += ["--bn_epsilon", "0.01"]  # arrays alone do not tell it; network.json beside them does
     if way == "torch":
         with np.load(file) as arrays:
             state = torch_state(dict(arrays.items()), bn_epsilon=0.01)

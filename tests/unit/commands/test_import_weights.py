@@ -204,6 +204,22 @@ def test_weights_of_our_own_keep_their_settings_under_another_number_of_classes(
     assert (tmp_path / "same" / "labels.txt").read_text() == (tmp_path / "tiny" / "labels.txt").read_text()
 
 
+@pytest.mark.parametrize("beside", ["run.json", "network.json"])
+def test_arrays_of_our_own_need_the_settings_beside_them(tmp_path, run, beside):
+    """Nothing in them tells the epsilon, and a wrong one changes every logit a little."""
+    networks.write_run(tmp_path / "tiny", bn_epsilon=2e-3, num_classes=10)
+    arrays = read_checkpoint(tmp_path / "tiny" / "model.ckpt-7")
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    np.savez(str(folder / "model.npz"), **arrays)
+    text = refused(folder / "model.npz", "--log_dir", run)
+    assert "its epsilon is not known; give --bn_epsilon (0.001 unless" in text
+    stored = json.loads((tmp_path / "tiny" / "run.json").read_text())
+    (folder / beside).write_text(json.dumps(stored if beside == "run.json" else stored["model"]))
+    imported(folder / "model.npz", "--log_dir", run)
+    assert run_folder.stored_config(str(run)).model.bn_epsilon == 2e-3
+
+
 def test_a_checkpoint_of_another_depth_fills_what_both_have():
     """DenseNet-121's three first blocks, but for what its fewer layers make narrower, in DenseNet-169."""
     held = variables(VARIANTS["densenet121"], 1000)
