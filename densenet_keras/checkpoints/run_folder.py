@@ -68,7 +68,10 @@ def continued_run(config: Config) -> Optional[Config]:
     """
     if config.command not in TRAINING or checkpoint_files.newest(config.run.log_dir) is None:
         return None
-    return stored_config(config.run.log_dir)
+    stored = stored_config(config.run.log_dir)
+    if stored is not None and stored.device.fast_cpu is None:
+        return stored.replace(fast_cpu=False)  # of a version that had TensorFlow's own operations only
+    return stored
 
 
 def write_configuration(config: Config) -> str:

@@ -189,10 +189,14 @@ def resolve(config: Config, environ: Mapping[str, str]) -> Config:
         "growth_rate": variant.growth_rate,
         "data_threads": cores,
         "intra_op_threads": cores,
+        "fast_cpu": True,
     }
     continued = run_folder.continued_run(config)
-    if continued is not None and continued.device.intra_op_threads is not None:
-        found["intra_op_threads"] = continued.device.intra_op_threads
+    if continued is not None:
+        # They decide the last bits, so a run keeps its own.
+        for name in ("intra_op_threads", "fast_cpu"):
+            if continued.get(name) is not None:
+                found[name] = continued.get(name)
     return config.replace(**{name: value for name, value in found.items() if config.get(name) is None})
 
 

@@ -28,7 +28,7 @@ CONTINUED = (
 REPORTED = (
     "batch_size", "seed", "label_offset", "drop_rate", "dtype", "lr", "T_max", "lr_update", "warmup_epochs",
     "momentum", "use_nesterov", "label_smoothing", "weight_decay", "weight_decay_on", "rank_size",
-    "intra_op_threads",
+    "intra_op_threads", "fast_cpu",
 )  # fmt: skip
 PROGRESS_SECONDS = 1.0
 PROGRESS_SECONDS_IN_A_FILE = 30.0

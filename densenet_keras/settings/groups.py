@@ -240,6 +240,11 @@ class DeviceConfig:
         "threads of one TensorFlow operation; they decide the last bits of a CPU run; default: the "
         "rank's share of the cores, or what the run in log_dir used", rule=at_least(1),
     )
+    fast_cpu: Optional[bool] = flag(
+        None,
+        "on a CPU, faster forms of the same operations, equal to rounding; false: TensorFlow's own; "
+        "default: true, or what the run in log_dir used; without effect on GPUs and NPUs",
+    )
     first_step_timeout_seconds: int = flag(
         3600, "how long the first step, with compilation, may take before the run is given up",
         rule=at_least(1),

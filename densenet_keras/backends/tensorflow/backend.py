@@ -8,13 +8,13 @@ import functools
 import math
 import socket
 import time
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
 from densenet_keras.backends.base import Backend, ChunkResult, Step
-from densenet_keras.backends.tensorflow import cuda_driver
+from densenet_keras.backends.tensorflow import cuda_driver, gradients
 from densenet_keras.backends.tensorflow.collectives import Collectives
 from densenet_keras.errors import RunError, UsageError
 from densenet_keras.settings.config import Config
@@ -50,6 +50,7 @@ class TensorFlowBackend(Backend):
                 "with --rank_size, or list host:port of every rank in TF_CONFIG"
             )
         self._has_gpu = _has_gpu(topology)
+        self._fast_cpu = config.device.fast_cpu is not False and not self._has_gpu
         self._collectives: Optional[Collectives] = None
         if topology.size > 1:
             task = f"/job:worker/task:{topology.rank}"
@@ -62,13 +63,19 @@ class TensorFlowBackend(Backend):
         self._data_wait: Optional[tf.Tensor] = None
         self._runner: Optional[_Runner] = None
 
-    def placement(self) -> ContextManager[None]:
-        """Pins the graph to this rank: unplaced work could land on rank 0, which would wait for itself."""
-        if self.topology.size == 1:
-            return contextlib.nullcontext()
-        device = "" if self._has_gpu else "/device:CPU:0"
-        placement: ContextManager[None] = tf.device(f"/job:worker/task:{self.topology.rank}{device}")
-        return placement
+    @contextlib.contextmanager
+    def placement(self) -> Iterator[None]:
+        """Pins the graph to this rank: unplaced work could land on rank 0, which would wait for itself.
+
+        On a CPU with --fast_cpu, its convolutions also get the gradients of `gradients`.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.topology.size > 1:
+                device = "" if self._has_gpu else "/device:CPU:0"
+                stack.enter_context(tf.device(f"/job:worker/task:{self.topology.rank}{device}"))
+            if self._fast_cpu:
+                stack.enter_context(gradients.fast_gradients(tf.compat.v1.get_default_graph()))
+            yield
 
     @contextlib.contextmanager
     def session(self, graph: tf.Graph) -> Iterator[tf.compat.v1.Session]:

@@ -367,6 +367,18 @@ def test_a_continued_run_keeps_its_threads(tmp_path):
     assert cli.parse(TRAIN, ["--log_dir", run, "--intra_op_threads", "2"]).device.intra_op_threads == 2
 
 
+def test_a_continued_run_keeps_its_operations(tmp_path):
+    def parsed(*argv):
+        return cli.parse(TRAIN, ["--log_dir", str(tmp_path / "run"), *argv]).device.fast_cpu
+
+    assert parsed() is True
+    write_run(tmp_path / "run", Config(), step=5)  # of a version that knew no other than the plain ones
+    assert parsed() is False
+    assert parsed("--fast_cpu", "true") is True
+    write_run(tmp_path / "run", Config().replace(fast_cpu=True), step=5)
+    assert parsed() is True
+
+
 # Exit codes
 
 
