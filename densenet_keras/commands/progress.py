@@ -24,7 +24,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._interactive = self._stream.isatty()
         self._bar: Optional[tqdm] = None
-        self._first = 0
+        self._first: Optional[int] = None  # what was there already, which says nothing of the speed
         self._started = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
@@ -32,8 +32,8 @@ class Progress:
             self._move_bar(done, total)
             return
         now = time.monotonic()
-        if done < total and self._first == 0:
-            self._first = done  # what was there already says nothing of the speed
+        if self._first is None:
+            self._first, self._started = done, now
         if now - self._last >= LINE_SECONDS:
             self._last = now
             print(self._line(done, total, now - self._started), file=self._stream, flush=True)
@@ -52,7 +52,7 @@ class Progress:
         self._bar.update(done / self._scale - self._bar.n)
 
     def _line(self, done: int, total: int, seconds: float) -> str:
-        speed = (done - self._first) / max(seconds, 1e-9)
+        speed = (done - (self._first or 0)) / max(seconds, 1e-9)
         left = tqdm.format_interval((total - done) / speed) if speed else "?"
         return (
             f"{done / self._scale:,.0f} of {total / self._scale:,.0f} {self._what} ({done / total:.0%}), "
