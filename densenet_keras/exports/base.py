@@ -8,21 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from densenet_keras.checkpoints.model import Model
+from densenet_keras.exports.formats import Options
 from densenet_keras.exports.inference import Frozen
 from densenet_keras.settings.config import ModelConfig
 
-OF_PIXELS, OF_NORMALISED, NO_GRAPH = "pixels", "normalised", "none"
-FLOAT32, FLOAT16 = "float32", "float16"
 CLASSES_FILE = "classes.txt"
-
-
-class Options(NamedTuple):
-    """What can be chosen beside the format; each format uses some."""
-
-    precision: str = FLOAT32  # of the weights in a TFLite file
-    opset: int = 13  # of ONNX
-    soc_version: str = ""  # the chip that an OM file is for
-    batch_size: int = 1  # pictures in one run of an OM file
 
 
 class Subject(NamedTuple):
@@ -81,13 +71,8 @@ class Format(NamedTuple):
         read: logits ``[n, classes] float32`` of the pictures, by each way into what `write` left in a
             folder; runs in a process that knows nothing else.
         usage: how to load it, as Markdown.
-        packages: Python packages that it needs beside ours.
-        graph: what its graph is given: OF_PIXELS, RGB from 0 to 255, normalised inside; OF_NORMALISED
-            pictures; or NO_GRAPH, if it has none.
     """
 
     write: Callable[[str, Subject], None]
     read: Callable[[str, Pictures], Dict[str, np.ndarray]]
     usage: Callable[[Subject], str]
-    packages: Tuple[str, ...] = ()
-    graph: str = OF_PIXELS

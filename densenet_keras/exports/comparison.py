@@ -7,7 +7,7 @@ from typing import Dict, NamedTuple
 import numpy as np
 
 from densenet_keras.errors import RunError
-from densenet_keras.exports.base import FLOAT16
+from densenet_keras.exports.formats import FLOAT16
 
 # Of the largest logit.
 ALLOWED = 1e-4

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.util import deprecation
 
+from densenet_keras.backends import cpu
 from densenet_keras.checkpoints.model import Model
 from densenet_keras.network.folding import folded_logits
 from densenet_keras.settings.config import ModelConfig
@@ -62,7 +63,7 @@ def reference_logits(model: Model, normalised: np.ndarray) -> np.ndarray:
 
 def run(graph_def: tf.compat.v1.GraphDef, pixels: np.ndarray) -> np.ndarray:
     """The logits of a graph as `freeze` makes it, from pixels in its input's form."""
-    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+    with tf.Graph().as_default() as graph, cpu.session(graph) as session:
         tf.import_graph_def(graph_def, name="")
         feed = {graph.get_tensor_by_name(f"{PIXELS}:0"): pixels.astype(np.float32)}
         logits: np.ndarray = session.run(graph.get_tensor_by_name(f"{LOGITS}:0"), feed)
@@ -79,7 +80,7 @@ def _frozen(
 
 def _precomputed(graph_def: tf.compat.v1.GraphDef, outputs: Sequence[str]) -> tf.compat.v1.GraphDef:
     """`graph_def` with the results of all operations that depend on constants alone in their place."""
-    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+    with tf.Graph().as_default() as graph, cpu.session(graph) as session:
         tf.import_graph_def(graph_def, name="")
         constant, wanted = _constant_operations(graph)
         values = session.run([operation.outputs[0] for operation in wanted])

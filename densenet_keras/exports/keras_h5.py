@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.util import deprecation
 
-from densenet_keras.exports.base import NO_GRAPH, Format, Pictures, Subject
+from densenet_keras.backends import cpu
+from densenet_keras.exports.base import Format, Pictures, Subject
 from densenet_keras.exports.names import KERAS_EPSILON, keras_layer, with_epsilon
 from densenet_keras.network.layers import NHWC, DenseBlock, TransitionLayer
 from densenet_keras.network.variants import BN_SIZE, STANDARD, VARIANTS
@@ -128,7 +129,7 @@ class _Build:
 
 def read(folder: str, pictures: Pictures) -> Dict[str, np.ndarray]:
     """Logits of the model as Keras loads it: what its softmax is given."""
-    with tf.Graph().as_default(), tf.compat.v1.Session().as_default() as session:
+    with tf.Graph().as_default() as graph, cpu.session(graph) as session:
         tf.keras.backend.set_learning_phase(0)
         with deprecation.silence():
             model = tf.keras.models.load_model(os.path.join(folder, FILE))
@@ -162,4 +163,4 @@ model = tf.keras.applications.{network}(weights="{FILE}", classes={classes})
 """
 
 
-FORMAT = Format(write, read, usage, graph=NO_GRAPH)
+FORMAT = Format(write, read, usage)

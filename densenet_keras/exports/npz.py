@@ -10,8 +10,9 @@ from typing import Dict
 import numpy as np
 import tensorflow as tf
 
+from densenet_keras.backends import cpu
 from densenet_keras.checkpoints.run_folder import NETWORK_JSON
-from densenet_keras.exports.base import NO_GRAPH, Format, Pictures, Subject
+from densenet_keras.exports.base import Format, Pictures, Subject
 from densenet_keras.network.densenet import build_densenet
 from densenet_keras.settings.config import ModelConfig
 
@@ -31,7 +32,7 @@ def read(folder: str, pictures: Pictures) -> Dict[str, np.ndarray]:
     """Logits of the network that the settings describe, with the arrays as its variables."""
     with open(os.path.join(folder, SETTINGS_FILE), encoding="utf-8") as file:
         network = ModelConfig(**json.load(file))
-    with tf.Graph().as_default(), tf.compat.v1.Session().as_default():
+    with tf.Graph().as_default() as graph, cpu.session(graph):
         tf.keras.backend.set_learning_phase(0)
         model = build_densenet(network)
         with np.load(os.path.join(folder, FILE)) as arrays:
@@ -61,4 +62,4 @@ python scripts/npz_to_torch.py {FILE} densenet.pth
 """
 
 
-FORMAT = Format(write, read, usage, graph=NO_GRAPH)
+FORMAT = Format(write, read, usage)

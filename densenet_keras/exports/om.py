@@ -15,7 +15,7 @@ from typing import Dict, List
 import numpy as np
 
 from densenet_keras.exports import inference, pb
-from densenet_keras.exports.base import OF_NORMALISED, Format, Pictures, Subject
+from densenet_keras.exports.base import Format, Pictures, Subject
 from densenet_keras.network.preprocessing import PREPROCESSINGS
 
 AIPP_FILE = "aipp.cfg"
@@ -100,4 +100,4 @@ run:** what was compared is the graph, on pixels that went through the numbers i
 """
 
 
-FORMAT = Format(write, read, usage, graph=OF_NORMALISED)
+FORMAT = Format(write, read, usage)

@@ -12,7 +12,6 @@ from densenet_keras.exports import inference
 from densenet_keras.exports.base import Format, Pictures, Subject
 
 FILE = "model.onnx"
-LEAST_OPSET = 11
 
 
 def write(folder: str, subject: Subject) -> None:
@@ -71,4 +70,4 @@ logits, probabilities = session.run(None, {{"{inference.PIXELS}": pixels}})
 """
 
 
-FORMAT = Format(write, read, usage, packages=("tf2onnx", "onnxruntime"))
+FORMAT = Format(write, read, usage)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from densenet_keras.backends import cpu
 from densenet_keras.data.images import decode_eval
 from densenet_keras.exports.base import Pictures
 from densenet_keras.settings.config import ModelConfig
@@ -18,7 +19,7 @@ _NOISE = 20.0  # standard deviation, in pixel values
 def make(image_size: int, network: ModelConfig) -> Pictures:
     """`COUNT` pictures of several shapes, all larger than the network's input."""
     random = np.random.RandomState(0)
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    with tf.Graph().as_default() as graph, cpu.session(graph) as session:
         encoded = []
         for number in range(COUNT):
             sides = (image_size + 7 + 16 * number, image_size + 40 - 8 * number)

@@ -6,17 +6,19 @@ import os
 
 import densenet_keras
 from densenet_keras.data.images import EVAL_CROP, EVAL_RESIZE
-from densenet_keras.exports.base import CLASSES_FILE, OF_PIXELS, Format, Subject
+from densenet_keras.exports.base import CLASSES_FILE, Subject
+from densenet_keras.exports.formats import FORMATS, OF_PIXELS, find
 from densenet_keras.network.preprocessing import PREPROCESSINGS
 
 FILE = "README.md"
 
 
-def text(folder: str, format: Format, subject: Subject, command: str, compared: str) -> str:
+def text(folder: str, name: str, subject: Subject, command: str, compared: str) -> str:
     """Markdown.
 
     Args:
         folder: with the export in it.
+        name: of its format.
         command: that made it.
         compared: what its comparison with the checkpoint gave.
     """
@@ -37,22 +39,22 @@ def text(folder: str, format: Format, subject: Subject, command: str, compared: 
         "",
         "## What goes in",
         "",
-        _pictures(format, subject),
+        _pictures(name, subject),
         "",
         "## How to load it",
         "",
-        format.usage(subject),
+        find(name).usage(subject),
     ])  # fmt: skip
 
 
-def _pictures(format: Format, subject: Subject) -> str:
+def _pictures(name: str, subject: Subject) -> str:
     size = subject.image_size
     short_side = round(size * EVAL_RESIZE / EVAL_CROP)
     cut = (
         f"Pictures of {size}x{size} pixels: evaluation resizes the short side to {short_side} (bilinear) and "
         "cuts out the centre. "
     )
-    if format.graph == OF_PIXELS:
+    if FORMATS[name].graph == OF_PIXELS:
         return cut + "Pixels are RGB from 0 to 255, as float32; the network normalises them itself."
     wanted = PREPROCESSINGS[subject.network.preprocessing]
     mean, deviation = (", ".join(f"{v:.6g}" for v in each) for each in (wanted.mean, wanted.deviation))

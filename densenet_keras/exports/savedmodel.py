@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.util import deprecation
 
+from densenet_keras.backends import cpu
 from densenet_keras.data.images import decode_eval
 from densenet_keras.exports import inference
 from densenet_keras.exports.base import CLASSES_FILE, Format, Pictures, Subject, write_class_names
@@ -22,7 +23,7 @@ JPEG = "jpeg"
 
 def write(folder: str, subject: Subject) -> None:
     """saved_model.pb, its constants inside, and the class names as an asset."""
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    with tf.Graph().as_default() as graph, cpu.session(graph) as session:
         encoded = tf.compat.v1.placeholder(tf.string, [None], name=JPEG)
         decoded = tf.map_fn(
             lambda one: decode_eval(one, subject.image_size), encoded, dtype=tf.uint8, back_prop=False
@@ -77,7 +78,7 @@ def read(folder: str, pictures: Pictures) -> Dict[str, np.ndarray]:
         JPEG: (JPEG, np.array(pictures.encoded, dtype=object)),
     }
     found = {}
-    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+    with tf.Graph().as_default() as graph, cpu.session(graph) as session:
         with deprecation.silence():
             loaded = _saved_model.load(session, [_saved_model.tag_constants.SERVING], folder)
         for key, (name, values) in inputs.items():

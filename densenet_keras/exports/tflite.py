@@ -10,9 +10,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python import convert as toco
 
+from densenet_keras.backends import cpu
 from densenet_keras.errors import RunError
 from densenet_keras.exports import inference
-from densenet_keras.exports.base import FLOAT16, Format, Pictures, Subject
+from densenet_keras.exports.base import Format, Pictures, Subject
+from densenet_keras.exports.formats import FLOAT16
 
 FILE = "model.tflite"
 
@@ -24,7 +26,7 @@ def write(folder: str, subject: Subject) -> None:
         RunError: the converter fails.
     """
     _find_converter()
-    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+    with tf.Graph().as_default() as graph, cpu.session(graph) as session:
         tf.import_graph_def(subject.graph_def, name="")
         pixels = graph.get_tensor_by_name(f"{inference.PIXELS}:0")
         outputs = [graph.get_tensor_by_name(f"{name}:0") for name in inference.OUTPUTS]

@@ -12,7 +12,8 @@ import tensorflow as tf
 from densenet_keras.checkpoints.model import load_model
 from densenet_keras.commands.main import run_command
 from densenet_keras.exports import formats
-from densenet_keras.exports.base import Options, Subject
+from densenet_keras.exports.base import Subject
+from densenet_keras.exports.formats import Options
 from densenet_keras.exports.names import torch_state
 from densenet_keras.network.weights import source
 from densenet_keras.settings.config import ModelConfig

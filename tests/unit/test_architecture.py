@@ -43,7 +43,8 @@ NO_TENSORFLOW = [
     "backends.ascend.rank_environment", "backends.ascend.host", "backends.ascend.table_command",
     "backends.ascend.failures", "backends.tensorflow.host", "backends.host", "files", "__main__",
     "commands.foreign", "commands.import_weights", "network.variables", "network.preprocessing",
-    "network.weights.source", "network.weights.formats",
+    "network.weights.source", "network.weights.formats", "commands.export", "exports.formats",
+    "exports.names",
 ]  # fmt: skip
 
 READS_ENVIRONMENT = [

@@ -9,7 +9,7 @@ import pytest
 
 from densenet_keras.commands import export
 from densenet_keras.commands.main import run_command
-from densenet_keras.exports import formats, pb
+from densenet_keras.exports import formats, job, pb
 from densenet_keras.exports.base import Format
 from densenet_keras.settings.config import Config
 from tests.support.networks import write_run
@@ -113,7 +113,7 @@ def test_settings_without_effect_or_sense_are_refused(run, capsys, tmp_path, arg
 
 
 def test_missing_packages_are_named(run, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "missing_packages", lambda format: list(format.packages))
+    monkeypatch.setattr(formats, "missing_packages", lambda name: ["tf2onnx", "onnxruntime"])
     said = refused(capsys, "--restore", run, "--output", tmp_path / "out", "--format", "onnx")
     assert "pip install tf2onnx onnxruntime" in said
 
@@ -131,17 +131,17 @@ def test_a_folder_that_cannot_be_written_is_named(run, capsys, tmp_path):
 def test_class_names_are_those_of_the_run_or_of_its_data_or_none(run, capsys, tmp_path):
     config = Config().replace(num_classes=3, data_dir=run)
     wanted = ("oak", "pine", "larch")
-    assert export.class_names(os.path.join(run, "model.ckpt-7"), config.replace(data_dir="none")) == wanted
+    assert job.class_names(os.path.join(run, "model.ckpt-7"), config.replace(data_dir="none")) == wanted
     elsewhere = str(tmp_path / "model.ckpt-7")
-    assert export.class_names(elsewhere, config) == wanted
-    assert export.class_names(elsewhere, config.replace(num_classes=4)) is None
+    assert job.class_names(elsewhere, config) == wanted
+    assert job.class_names(elsewhere, config.replace(num_classes=4)) is None
     assert "names 3 of the network's 4 classes" in capsys.readouterr().out
-    assert export.class_names(elsewhere, config.replace(data_dir="none")) is None
+    assert job.class_names(elsewhere, config.replace(data_dir="none")) is None
 
 
 def test_the_settings_say_their_own_command():
     settings = export.Settings("a run", "om", "out", fold_bn=False, soc_version="Ascend310")
-    words = export._command(settings)
+    words = export.command_of(settings)
     assert words == (
         "python -m densenet_keras export --restore 'a run' --format om --output out --fold_bn false "
         "--soc_version Ascend310"

@@ -15,8 +15,9 @@ from tensorflow.python.saved_model import loader_impl
 
 from densenet_keras.checkpoints.model import load_model
 from densenet_keras.exports import formats, om, pictures
-from densenet_keras.exports.base import NO_GRAPH, OF_NORMALISED, Options, Subject
+from densenet_keras.exports.base import Subject
 from densenet_keras.exports.comparison import compare
+from densenet_keras.exports.formats import NO_GRAPH, OF_NORMALISED, Options
 from densenet_keras.exports.inference import freeze, reference_logits
 from densenet_keras.network.preprocessing import PREPROCESSINGS
 from densenet_keras.settings.config import ModelConfig
@@ -43,7 +44,7 @@ def subject(run):
     known = {}
 
     def of(name, **options):
-        graph = formats.find(name).graph
+        graph = formats.FORMATS[name].graph
         if graph not in known:
             known[graph] = made_of(run, graph, NETWORK)
         made = known[graph]
@@ -55,7 +56,7 @@ def subject(run):
 def exported(folder, made, name):
     """Logits by each way into an export of `made`, compared with the checkpoint's."""
     format = formats.find(name)
-    missing = formats.missing_packages(format)
+    missing = formats.missing_packages(name)
     if missing:
         pytest.skip(f"{' and '.join(missing)} not installed")
     format.write(str(folder), made)
@@ -67,7 +68,7 @@ def exported(folder, made, name):
     return compare(expected, found, made.options.precision), found
 
 
-@pytest.mark.parametrize("name", formats.MODULES)
+@pytest.mark.parametrize("name", formats.FORMATS)
 def test_an_export_has_the_checkpoints_logits_and_says_how_to_load_it(subject, name, tmp_path):
     made = subject(name)
     difference, found = exported(tmp_path, made, name)
@@ -86,7 +87,7 @@ def test_other_preprocessing_and_stem_come_along(name, tmp_path):
     run = write_run(tmp_path / "run", **other)
     folder = tmp_path / "export"
     folder.mkdir()
-    made = made_of(run, formats.find(name).graph, other)
+    made = made_of(run, formats.FORMATS[name].graph, other)
     assert exported(folder, made, name)[0].largest < 1e-5
 
 
