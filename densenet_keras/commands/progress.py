@@ -8,6 +8,8 @@ from typing import Optional, TextIO
 
 from tqdm import tqdm
 
+from densenet_keras.terminal import Bar
+
 LINE_SECONDS = 30.0
 
 
@@ -23,7 +25,7 @@ class Progress:
         self._what, self._scale = what, scale
         self._stream = stream or sys.stderr
         self._interactive = self._stream.isatty()
-        self._bar: Optional[tqdm] = None
+        self._bar: Optional[Bar] = None
         self._first: Optional[int] = None  # what was there already, which says nothing of the speed
         self._started = self._last = time.monotonic()
 
@@ -45,9 +47,9 @@ class Progress:
 
     def _move_bar(self, done: int, total: int) -> None:
         if self._bar is None:
-            self._bar = tqdm(
+            self._bar = Bar(
                 total=total / self._scale, initial=done / self._scale, unit=f" {self._what}", unit_scale=True,
-                dynamic_ncols=True, file=self._stream,
+                file=self._stream,
             )  # fmt: skip
         self._bar.update(done / self._scale - self._bar.n)
 

@@ -16,7 +16,7 @@ import sys
 from typing import Dict, Iterator, List, Mapping, Sequence
 
 import densenet_keras
-from densenet_keras import backends
+from densenet_keras import backends, terminal
 from densenet_keras.checkpoints import run_folder
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError
 from densenet_keras.launch.diagnosis import diagnose, first_error
@@ -114,7 +114,9 @@ def _start(config: Config, environment: Dict[str, str]) -> RankStart:
     """Adds what the rank must know about the terminal behind its pipe."""
     on_terminal = sys.stderr.isatty()
     environment = {**environment, TERMINAL: str(int(on_terminal))}
-    if on_terminal:  # the bar takes its width from these, and only if both are there
+    if on_terminal:  # the bar takes its width from the device, where that can be opened
+        with contextlib.suppress(OSError, ValueError):
+            environment[terminal.DEVICE] = os.ttyname(sys.stderr.fileno())
         size = shutil.get_terminal_size()
         environment.setdefault("COLUMNS", str(size.columns))
         environment.setdefault("LINES", str(size.lines))

@@ -7,7 +7,6 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from densenet_keras.backends.base import Backend
 from densenet_keras.data.inputs import Inputs, naming_bad_records
@@ -15,6 +14,7 @@ from densenet_keras.errors import RunError
 from densenet_keras.network.densenet import build_densenet
 from densenet_keras.rank import Rank
 from densenet_keras.settings.config import Config
+from densenet_keras.terminal import Bar
 from densenet_keras.training import steps
 from densenet_keras.training.agreement import HostSum
 
@@ -84,7 +84,7 @@ class Validation:
         started = time.monotonic()
         counts, loss = np.zeros(3, np.int64), 0.0
         patience = {} if rank.is_watched else {"delay": QUIET_SECONDS, "mininterval": QUIET_SECONDS}
-        bar = tqdm(
+        bar = Bar(
             total=self._batches,
             desc=f"evaluating step {step}",
             unit="batch",

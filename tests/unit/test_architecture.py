@@ -13,6 +13,7 @@ from tests.support.paths import ROOT
 ROOMS = (
     "errors",
     "files",
+    "terminal",
     "network",
     "layers",
     "settings",
@@ -41,7 +42,7 @@ NO_TENSORFLOW = [
     "backends.ascend.options", "backends.ascend.flags", "backends.ascend.machine",
     "backends.ascend.rank_table", "backends.ascend.rank_table_rules", "backends.ascend.job_table",
     "backends.ascend.rank_environment", "backends.ascend.host", "backends.ascend.table_command",
-    "backends.ascend.failures", "backends.tensorflow.host", "backends.host", "files", "__main__",
+    "backends.ascend.failures", "backends.tensorflow.host", "backends.host", "files", "terminal", "__main__",
     "commands.foreign", "commands.import_weights", "network.variables", "network.preprocessing",
     "network.weights.source", "network.weights.formats", "commands.export", "exports.formats",
     "exports.names",
@@ -49,7 +50,7 @@ NO_TENSORFLOW = [
 
 READS_ENVIRONMENT = [
     "commands.main", "commands.worker", "commands.tensorflow_import",
-    "launch.launcher", "launch.rank_logs", "watchdog", "data.records",
+    "launch.launcher", "launch.rank_logs", "watchdog", "data.records", "terminal",
     "backends.ascend.backend", "backends.ascend.adapter",
 ]  # fmt: skip
 

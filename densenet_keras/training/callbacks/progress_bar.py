@@ -6,12 +6,13 @@ import math
 import sys
 import threading
 import time
-from typing import Optional, TextIO
+from typing import Dict, Optional, TextIO
 
 import tensorflow as tf
 from tqdm import tqdm
 
 from densenet_keras.schedule import RunPlan, StepLogs
+from densenet_keras.terminal import Bar
 
 _LINE_SECONDS = 30.0
 _TICK_SECONDS = 1.0
@@ -21,7 +22,7 @@ class ProgressBar(tf.keras.callbacks.Callback):
     """A bar over all steps with the time left, loss and speed; a line now and then off a terminal.
 
     Until the first chunk ends, which may take minutes of compilation, a thread keeps the elapsed time
-    moving.
+    moving. The time left follows from the steps that were timed.
     """
 
     def __init__(
@@ -36,47 +37,52 @@ class ProgressBar(tf.keras.callbacks.Callback):
         self._plan, self._first_step = plan, first_step
         self._stream = stream or sys.stderr
         self._images_per_second = math.nan
-        self._bar: Optional[tqdm] = None
+        self._bar: Optional[Bar] = None
         if interactive:
-            self._bar = tqdm(
+            self._bar = Bar(
                 total=plan.total_steps,
                 initial=first_step,
-                unit="step",
-                dynamic_ncols=True,
                 file=self._stream,
-                desc="compiling",
+                desc="preparing",
+                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
             )
+            self._bar.measured_rate = 0.0
         self._started = self._last_line = time.monotonic()
-        self._steps_timed = 0
+        self._steps_timed, self._seconds_timed = 0, 0.0
         self._compiled = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
 
-    def on_train_begin(self, logs: Optional[StepLogs] = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: Optional[Dict[str, int]] = None) -> None:
+        if self._ticker.ident is not None:
+            return
         self._started = self._last_line = time.monotonic()
         if self._bar is None:
             self._print("first step: compiling, this may take minutes")
+        else:
+            self._bar.set_description("compiling")
         self._ticker.start()
 
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         progress = logs.progress
+        self._images_per_second = logs.get("images_per_second", self._images_per_second)
+        if progress.timed_steps:  # the time left must not extrapolate compilation
+            self._steps_timed += progress.timed_steps
+            self._seconds_timed += progress.timed_seconds
         if not self._compiled.is_set():
             self._compiled.set()
             self._ticker.join()
-            self._started = time.monotonic()
             if self._bar is not None:
-                self._bar.unpause()  # the time left must not extrapolate compilation
                 self._bar.set_description("training", refresh=False)
-        else:
-            self._steps_timed += progress.steps
-        self._images_per_second = logs.get("images_per_second", self._images_per_second)
+                self._show(self._bar, logs)
+                self._bar.refresh()  # tqdm might not draw before the next chunk, minutes later
+                return
         if self._bar is not None:
-            self._bar.set_postfix_str(self._figures(logs), refresh=False)
-            self._bar.update(progress.steps)
+            self._show(self._bar, logs)
             return
         now = time.monotonic()
         if now - self._last_line >= _LINE_SECONDS or progress.step == self._plan.total_steps:
             self._last_line = now
-            self._print(self._line(logs, now - self._started))
+            self._print(self._line(logs))
 
     def close(self) -> None:
         """Ends the bar and its thread."""
@@ -86,15 +92,21 @@ class ProgressBar(tf.keras.callbacks.Callback):
         if self._bar is not None:
             self._bar.close()
 
+    def _show(self, bar: Bar, logs: StepLogs) -> None:
+        if self._seconds_timed:
+            bar.measured_rate = self._steps_timed / self._seconds_timed
+        bar.set_postfix_str(self._figures(logs), refresh=False)
+        bar.update(logs.progress.steps)
+
     def _figures(self, logs: StepLogs) -> str:
         speed = "" if math.isnan(self._images_per_second) else f", {self._images_per_second:.1f} images/s"
         return f"loss {logs['loss']:.3f}{speed}"
 
-    def _line(self, logs: StepLogs, seconds: float) -> str:
+    def _line(self, logs: StepLogs) -> str:
         step, total = logs.progress.step, self._plan.total_steps
         left = "?" if step < total else tqdm.format_interval(0)
         if self._steps_timed:
-            left = tqdm.format_interval(seconds / self._steps_timed * (total - step))
+            left = tqdm.format_interval(self._seconds_timed / self._steps_timed * (total - step))
         return f"{step}/{total} steps ({step / total:.0%}), {left} left, {self._figures(logs)}"
 
     def _print(self, line: str) -> None:
