@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import shlex
 from typing import Any, List, NamedTuple, Optional, Sequence
 
 import tensorflow as tf
@@ -21,6 +22,7 @@ from densenet_keras.network.weights.source import Source
 from densenet_keras.rank import Rank
 from densenet_keras.schedule import RunPlan
 from densenet_keras.settings.config import Config
+from densenet_keras.settings.rules import counted
 from densenet_keras.training import agreement, loop, steps, user_callbacks
 from densenet_keras.training.callbacks import (
     CheckpointSaver,
@@ -29,6 +31,7 @@ from densenet_keras.training.callbacks import (
     Evaluate,
     ProgressBar,
     StopOnNonFinite,
+    Summary,
     TensorBoard,
     Throughput,
     metrics,
@@ -211,13 +214,21 @@ def _callbacks(
         metrics_file = metrics.Metrics(log_dir, start.step)
         tensorboard = TensorBoard(log_dir, start.step)
         ordered += [console, metrics_file, tensorboard, ProgressBar(plan, start.step, rank.is_watched)]
-        reports = [console.evaluation, metrics_file.evaluation, tensorboard.evaluation]
+        past = metrics.top1_by_step(log_dir)
+        summary = Summary(plan, console.write, log_dir, _continuing(log_dir), past)
+        reports = [console.evaluation, metrics_file.evaluation, tensorboard.evaluation, summary.evaluation]
     ordered.append(CheckpointSaver(plan, save))
     if nodes.validation is not None:
         evaluate = functools.partial(nodes.validation.run, work.session, rank=rank)
         missed_step = start.step if start.missed_evaluation else None
         ordered.append(Evaluate(plan, evaluate, reports, missed_step=missed_step))
-    return ordered
+    return [*ordered, summary] if primary else ordered
+
+
+def _continuing(log_dir: str) -> str:
+    """The command that goes on with the run in `log_dir`."""
+    path = os.path.join(log_dir, run_folder.RUN_JSON)
+    return f"python -m densenet_keras train --config {shlex.quote(path)}"
 
 
 def _restore(session: tf.compat.v1.Session, nodes: Training, config: Config, start: _Start) -> str:
@@ -270,6 +281,6 @@ def _headline(config: Config, plan: RunPlan, origin: str) -> str:
     return (
         f"{config.model.model}, {config.model.num_classes} classes, {config.model.image_size} px; "
         f"{plan.train_images} training images, {plan.eval_images} for evaluation; "
-        f"{config.device.rank_size} ranks x batch {config.data.batch_size}; "
-        f"{plan.steps_per_epoch} steps an epoch, {plan.total_steps} in all; {origin}"
+        f"{counted(config.device.rank_size, 'rank')} x batch {config.data.batch_size}; "
+        f"{counted(plan.steps_per_epoch, 'step')} an epoch, {plan.total_steps} in all; {origin}"
     )

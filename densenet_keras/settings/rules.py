@@ -17,6 +17,11 @@ RESERVED_LOG_NAMES = (
 )  # fmt: skip
 
 
+def counted(count: int, noun: str) -> str:
+    """A count in words: 1 rank, 2 ranks."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def shown(value: Any) -> str:
     """A setting's value as one would type it."""
     if isinstance(value, bool):

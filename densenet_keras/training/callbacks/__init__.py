@@ -8,9 +8,10 @@ The order of the list matters and stands in one place, the function that builds 
 4. CheckpointSaver: after StopOnNonFinite, so that no broken weights are saved,
 5. Evaluate: after CheckpointSaver, so that what is evaluated has been saved; before the user's own
    callbacks, so that these find val_top1, val_top5 and val_loss in the epoch's logs,
-6. the user's own.
+6. Summary, on the primary only, which shows the figures of 5,
+7. the user's own.
 
-Those of 3 never touch the session or another rank, so they cannot make a rank wait for its peers.
+Those of 3 and 6 never touch the session or another rank, so they cannot make a rank wait for its peers.
 1, 2, 4 and 5 run on every rank.
 """
 
@@ -23,6 +24,7 @@ from densenet_keras.training.callbacks.learning_rate import CosineLearningRate
 from densenet_keras.training.callbacks.metrics import Metrics
 from densenet_keras.training.callbacks.progress_bar import ProgressBar
 from densenet_keras.training.callbacks.saving import CheckpointSaver
+from densenet_keras.training.callbacks.summary import Summary
 from densenet_keras.training.callbacks.tensorboard import TensorBoard
 from densenet_keras.training.callbacks.throughput import Throughput
 
@@ -34,6 +36,7 @@ __all__ = [
     "Metrics",
     "ProgressBar",
     "StopOnNonFinite",
+    "Summary",
     "TensorBoard",
     "Throughput",
 ]

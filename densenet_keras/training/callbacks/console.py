@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 
 import tensorflow as tf
 from tqdm import tqdm
@@ -41,7 +42,7 @@ class Console(tf.keras.callbacks.Callback):
     """Writes the original's log lines to the terminal and to log_dir/log_name (appended to).
 
     A line ends with what the original's had not: the share of the time spent waiting for data, if the
-    backend can tell, and what the backend itself reports.
+    backend can tell, what the backend itself reports, and the clock time.
     """
 
     def __init__(self, log_dir: str, log_name: str) -> None:
@@ -61,7 +62,7 @@ class Console(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         if "images_per_second" in logs:
-            self.write(log_line(logs))
+            self.write(f"{log_line(logs)}  {time.strftime('%H:%M:%S')}")
 
     def evaluation(self, step: int, epoch: float, result: EvalResult, time_utc: str) -> None:
         """A row of the evaluation table, under its header if another line came between."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from typing import Any, Dict, List
 
 import tensorflow as tf
@@ -19,7 +20,7 @@ FILE_NAME = "metrics.jsonl"
 class Metrics(tf.keras.callbacks.Callback):
     """Appends to log_dir/metrics.jsonl: one JSON object for each log line and each evaluation.
 
-    What is not a number or not known is null.
+    What is not a number or not known is null. `time` is the local time, with its distance from UTC.
     """
 
     def __init__(self, log_dir: str, first_step: int) -> None:
@@ -45,6 +46,7 @@ class Metrics(tf.keras.callbacks.Callback):
 
     def _write(self, values: Dict[str, Any]) -> None:
         line = {name: _finite(value) for name, value in values.items()}
+        line["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self._file.append(json.dumps(line, allow_nan=False) + "\n")
 
 
@@ -55,6 +57,19 @@ def holds_evaluation(log_dir: str, step: int) -> bool:
         return False
     with open(path, encoding="utf-8", errors="replace") as file:
         return any('"top1"' in line and _step(line) == step for line in file)
+
+
+def top1_by_step(log_dir: str) -> Dict[int, float]:
+    """Top-1 in percent of every evaluation in the metrics.jsonl of `log_dir`."""
+    found = {}
+    path = os.path.join(log_dir, FILE_NAME)
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            whole = [line for line in file if '"top1"' in line and math.isfinite(_step(line))]
+        for values in map(json.loads, whole):
+            if isinstance(values["top1"], float):
+                found[int(values["step"])] = values["top1"]
+    return found
 
 
 def drop_after(path: str, step: int) -> None:

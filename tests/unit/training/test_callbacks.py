@@ -174,8 +174,12 @@ class TestMetrics:
         assert [line["step"] for line in training] == [5, 10, 15, 20]
         assert set(training[0]) == {
             "step", "epoch", "images_per_second", "data_wait_fraction", "loss", "total_loss", "learning_rate",
+            "time",
         }
         assert (training[1]["epoch"], training[1]["loss"]) == (1.0, 0.1)
+        times = [datetime.datetime.strptime(line.pop("time"), "%Y-%m-%dT%H:%M:%S%z") for line in lines]
+        now = datetime.datetime.now(datetime.timezone.utc)
+        assert all(abs(now - time) < datetime.timedelta(minutes=10) for time in times)
         assert [line for line in lines if "top1" in line] == [
             {"step": step, "epoch": step / 10, **RESULT._asdict()} for step in (10, 20)
         ]
