@@ -25,10 +25,12 @@ if TYPE_CHECKING:
         DenseNetTiny,
     )
     from densenet_keras.network.description import describe
+    from densenet_keras.prediction.classifier import Classifier
 
 __version__ = "0.7.0"
 
 __all__ = [
+    "Classifier",
     "DenseNet121",
     "DenseNet161",
     "DenseNet169",
@@ -45,6 +47,7 @@ __all__ = [
 
 # Where the names stand that are not networks.
 _MODULES = {
+    "Classifier": "prediction.classifier",
     "describe": "network.description",
     "evaluate": "commands.evaluate",
     "load_model": "checkpoints.model",

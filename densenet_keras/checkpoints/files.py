@@ -186,10 +186,10 @@ def write_state(folder: str, keep: int) -> None:
     with files.whole_file(os.path.join(folder, STATE_FILE)) as file:
         file.writelines(lines)
     for checkpoint in found[: len(found) - len(kept)]:
-        _delete(checkpoint.path)
+        delete(checkpoint.path)
 
 
-def _delete(prefix: str) -> None:
+def delete(prefix: str) -> None:
     """Deletes a checkpoint, its index first: what remains if this is cut short is none."""
     folder, name = os.path.split(prefix)
     for file in [name + ".index", *_data_files(folder, name)]:

@@ -14,6 +14,7 @@ from densenet_keras import backends, files
 from densenet_keras.backends.base import Backend
 from densenet_keras.checkpoints import reader, saver
 from densenet_keras.commands.train import initialisers
+from densenet_keras.data import classes
 from densenet_keras.data.inputs import Inputs
 from densenet_keras.errors import RunError
 from densenet_keras.rank import Rank
@@ -70,6 +71,8 @@ def evaluate(config: Config, rank: Optional[Rank] = None) -> List[CheckpointResu
                 agreement.check_same_on_all_ranks(
                     session, validation.host_sum, rank, here, config.run.eval_dir
                 )
+        if topology.is_primary:
+            classes.write(config.run.log_dir, inputs.class_names(), config.data.label_offset)
         console = Console(config.run.log_dir, config.run.log_name) if topology.is_primary else None
         if console is not None:
             console.write(f"evaluating {len(found)} checkpoints on {inputs.eval_images} images")

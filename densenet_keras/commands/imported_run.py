@@ -50,9 +50,7 @@ def write(
         initialise = initialisers()
     run_folder.write_configuration(config)
     files.write_json(os.path.join(log_dir, REPORT), report)
-    if names is not None:
-        with files.whole_file(os.path.join(log_dir, classes.LABELS_FILE)) as file:
-            file.write(classes.labels_text(names, config.data.label_offset))
+    classes.write(log_dir, names, config.data.label_offset)
     with cpu.session(graph) as session:
         session.run(initialise)
         writer.fill(session, values)

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib
 import os
+import signal
 import sys
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
@@ -24,10 +25,13 @@ from densenet_keras.settings.rules import refuse, shown, validate
 from densenet_keras.topology import Topology, adopt_rank_size, available_cores, in_place
 
 # Commands of `python -m densenet_keras` beside train, evaluate and finetune; see `arguments.Tool`.
+RANK_COMMAND = [sys.executable, "-m", "densenet_keras.commands.worker"]
+
 TOOLS: Dict[str, options.Tool] = {
     "check": options.Tool("commands.check", "what is wrong with a data set, record by record"),
     "prepare": options.Tool("commands.prepare", "pictures to a data set: TFRecord shards, labels, an index"),
     "import": options.Tool("commands.import_weights", "a run folder from weights of other programs"),
+    "predict": options.Tool("commands.predict", "what pictures show, by a trained network"),
     "export": options.Tool("commands.export", "a trained network as SavedModel, ONNX, TFLite, h5 and others"),
     **backends.tools(),
 }
@@ -97,6 +101,9 @@ def _reported(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read the output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def _check_current_folder() -> None:
@@ -122,7 +129,7 @@ def _run(config: Config) -> int:
     """On all ranks, or as the one rank that somebody else started this process as."""
     config = adopt_rank_size(config, os.environ)
     if not in_place(os.environ):
-        return launcher.launch(config, command=[sys.executable, "-m", "densenet_keras.commands.worker"])
+        return launcher.launch(config, command=RANK_COMMAND)
     if Topology.from_environment(os.environ, config).is_primary:
         run_folder.write_request(config)
     from densenet_keras.commands import worker  # what a rank needs, the launcher does not
@@ -167,9 +174,23 @@ def parse(command: str, argv: List[str], environ: Optional[Mapping[str, str]] = 
         defaults = defaults.replace(command=EVALUATE, mode=EVALUATE)
     config = defaults.replace(**given)
     validate(config)
-    config = resolve(_inherit(config, given), environ or {})
+    config = resolve(_fitted(_inherit(config, given), given), environ or {})
     validate(config)  # a run.json may have been edited
     return config
+
+
+def _fitted(config: Config, given: Dict[str, Any]) -> Config:
+    """`config` with what fine-tuning takes from its data and its own length, unless given."""
+    if config.command != FINETUNE:
+        return config
+    found: Dict[str, Any] = {}
+    if given.get("max_train_steps") is not None and given.get("max_epochs") is None:
+        config = config.replace(max_epochs=None)
+    if given.get("T_max") is None and config.run.max_epochs is not None:
+        found["T_max"] = config.run.max_epochs
+    if given.get("num_classes") is None and not config.data.synthetic_data:
+        found["num_classes"] = preflight.classes_in_data(config)
+    return config.replace(**{name: value for name, value in found.items() if value is not None})
 
 
 def resolve(config: Config, environ: Mapping[str, str]) -> Config:

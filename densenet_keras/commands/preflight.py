@@ -12,7 +12,7 @@ from densenet_keras import backends
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
 from densenet_keras.commands import foreign
-from densenet_keras.data import records
+from densenet_keras.data import classes, records
 from densenet_keras.errors import UsageError
 from densenet_keras.network.variants import VARIANTS
 from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAINING, Config, fields
@@ -43,6 +43,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
         UsageError: naming flag, value, rule and remedy.
     """
     _check_image_size(config)
+    _check_frozen_part(config)
     _check_backend_settings(config)
     _check_continued_run(config, environ)
     _check_checkpoints(config)
@@ -50,6 +51,13 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
         _check_callbacks(config.run.callbacks)
     _check_outputs(config)
     _check_data(config, environ)  # last, because it may take long
+
+
+def _check_frozen_part(config: Config) -> None:
+    try:
+        VARIANTS[config.model.model].frozen_parts(config.finetune.freeze)
+    except ValueError as error:
+        raise refuse("freeze", config.finetune.freeze, str(error)) from error
 
 
 def _check_image_size(config: Config) -> None:
@@ -177,6 +185,23 @@ def _check_data(config: Config, environ: Mapping[str, str]) -> None:
                 f"are {len(split)}: each step trains some of them more than once, and is an epoch",
                 file=sys.stderr,
             )
+
+
+def classes_in_data(config: Config) -> Optional[int]:
+    """How many classes the data of `config` has; None where there is no data, which `check` reports.
+
+    Builds the record index if labels.txt does not tell.
+
+    Raises:
+        UsageError: labels.txt or the shards cannot be used.
+    """
+    data_dir, offset = config.data.data_dir, config.data.label_offset
+    if not os.path.isdir(data_dir):
+        return None
+    if os.path.exists(os.path.join(data_dir, classes.LABELS_FILE)):
+        return classes.find(data_dir, offset).count
+    split = records.open_split(data_dir, records.TRAIN, progress=scan_progress(records.TRAIN))
+    return classes.find(data_dir, offset, [split]).count
 
 
 def scan_progress(name: str) -> Callable[[int, int], None]:

@@ -15,8 +15,10 @@ from densenet_keras.backends.base import Backend, Step
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder, saver
 from densenet_keras.commands import foreign
+from densenet_keras.data import classes
 from densenet_keras.data.inputs import Inputs, naming_bad_records
 from densenet_keras.network.densenet import build_densenet
+from densenet_keras.network.variants import VARIANTS
 from densenet_keras.network.weights import source as weights
 from densenet_keras.network.weights.source import Source
 from densenet_keras.rank import Rank
@@ -29,6 +31,7 @@ from densenet_keras.training.callbacks import (
     Console,
     CosineLearningRate,
     Evaluate,
+    KeepBest,
     ProgressBar,
     StopOnNonFinite,
     Summary,
@@ -96,7 +99,7 @@ def train(
             backend.prepare_steps(session, nodes.step, plan, start.step)
             graph.finalize()
         if topology.is_primary:
-            _write_run(config, plan, start)
+            _write_run(config, plan, start, inputs.class_names())
         work = loop.Run(session, backend, nodes.model, nodes.step, plan, start.step)
         ours = _callbacks(config, work, nodes, rank, start, _headline(config, plan, origin))
         with naming_bad_records():
@@ -160,7 +163,13 @@ def build_training(
     start_step = tf.constant(first_step, tf.int64)
     batches = tf.compat.v1.data.make_initializable_iterator(inputs.train_dataset(start_step))
     model, step = steps.build_train_step(
-        lambda images: build_densenet(config.model, images, seed=config.data.seed),
+        lambda images: build_densenet(
+            config.model,
+            images,
+            seed=config.data.seed,
+            frozen=VARIANTS[config.model.model].frozen_parts(config.finetune.freeze),
+            keep_statistics=config.finetune.bn_statistics == "keep",
+        ),
         backend.measure_get_next(batches),
         config,
         rate.tensor,
@@ -216,7 +225,12 @@ def _callbacks(
         ordered += [console, metrics_file, tensorboard, ProgressBar(plan, start.step, rank.is_watched)]
         past = metrics.top1_by_step(log_dir)
         summary = Summary(plan, console.write, log_dir, _continuing(log_dir), past)
-        reports = [console.evaluation, metrics_file.evaluation, tensorboard.evaluation, summary.evaluation]
+        best = KeepBest(
+            log_dir, start.step, config.run.keep_best, config.run.patience_evals, say=console.write
+        )
+        ordered.append(best)
+        watching = (console, metrics_file, tensorboard, summary, best)
+        reports = [each.evaluation for each in watching]
     ordered.append(CheckpointSaver(plan, save))
     if nodes.validation is not None:
         evaluate = functools.partial(nodes.validation.run, work.session, rank=rank)
@@ -269,9 +283,12 @@ def _import(session: tf.compat.v1.Session, nodes: Training, config: Config, sour
     )
 
 
-def _write_run(config: Config, plan: RunPlan, start: _Start) -> None:
-    """Leaves run.json and plan.json, and sets damaged checkpoints aside, once training goes on."""
+def _write_run(
+    config: Config, plan: RunPlan, start: _Start, class_names: Optional[Sequence[str]]
+) -> None:
+    """Leaves what explains the run, and sets damaged checkpoints aside, once training goes on."""
     run_folder.write_configuration(config)
+    classes.write(config.run.log_dir, class_names, config.data.label_offset)
     files.write_json(os.path.join(config.run.log_dir, schedule.PLAN_FILE), dataclasses.asdict(plan))
     for path, _ in start.resumed.damaged if start.resumed else ():
         checkpoint_files.set_aside(path)

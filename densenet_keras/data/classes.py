@@ -16,6 +16,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from densenet_keras import files
 from densenet_keras.data import tfrecord
 from densenet_keras.data.record_reader import RecordReader
 from densenet_keras.data.records import Split
@@ -75,6 +76,23 @@ def find(data_dir: str, label_offset: int, splits: Sequence[Split] = ()) -> Clas
         )
     names = [named.get(label) for label in range(label_offset, label_offset + count)]
     return Classes(count, tuple(name for name in names if name is not None) if None not in names else None)
+
+
+def of_run(folder: str, label_offset: int) -> Optional[Tuple[str, ...]]:
+    """What the classes of the network in a run folder are called; None where nobody said.
+
+    Raises:
+        UsageError: its labels.txt cannot be used.
+    """
+    known = os.path.exists(os.path.join(folder, LABELS_FILE))
+    return find(folder, label_offset).names if known else None
+
+
+def write(folder: str, names: Optional[Sequence[str]], label_offset: int) -> None:
+    """Leaves a labels.txt in `folder`; nothing where no names are known."""
+    if names is not None:
+        with files.whole_file(os.path.join(folder, LABELS_FILE)) as file:
+            file.write(labels_text(names, label_offset))
 
 
 def labels_text(names: Sequence[str], label_offset: int) -> str:

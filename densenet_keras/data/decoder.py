@@ -25,6 +25,15 @@ class UndecodableError(ValueError):
 Size = Union[Tuple[int, int], UndecodableError]  # height and width in pixels
 
 
+def calling_thread_session(graph: tf.Graph) -> tf.compat.v1.Session:
+    """A session on the CPU for calls from many threads, each of which does its own work."""
+    # A negative number: operations run in the calling thread, nothing is handed over and back.
+    options = tf.compat.v1.ConfigProto(
+        device_count={"GPU": 0}, inter_op_parallelism_threads=-1, intra_op_parallelism_threads=1
+    )
+    return tf.compat.v1.Session(graph=graph, config=options)
+
+
 class Decoder:
     """Decodes, shrinks and encodes single pictures; safe to call from several threads.
 
@@ -39,11 +48,7 @@ class Decoder:
         """
         self._calls: Dict[Any, Callable[..., Any]] = {}
         self._graph = tf.Graph()
-        # A negative number: operations run in the calling thread, nothing is handed over and back.
-        options = tf.compat.v1.ConfigProto(
-            device_count={"GPU": 0}, inter_op_parallelism_threads=-1, intra_op_parallelism_threads=1
-        )
-        self._session = tf.compat.v1.Session(graph=self._graph, config=options)
+        self._session = calling_thread_session(self._graph)
         self._budget = _PixelBudget(PIXELS_AT_ONCE)
         with self._graph.as_default():
             self._build(quality)

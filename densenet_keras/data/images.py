@@ -68,7 +68,11 @@ def decode_eval(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
 
     The short side is resized to 256/224 of `image_size` first; `encoded` as in `decode_train`.
     """
-    image = tf.image.decode_jpeg(encoded, channels=3)  # decodes PNG as well
+    return eval_view(tf.image.decode_jpeg(encoded, channels=3), image_size)  # decodes PNG as well
+
+
+def eval_view(image: tf.Tensor, image_size: int) -> tf.Tensor:
+    """What evaluation shows of a decoded image [height, width, 3] uint8; see `decode_eval`."""
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     short_side = round(image_size * EVAL_RESIZE / EVAL_CROP)
     resized_sides = tf.cast(tf.math.rint(sides * (short_side / tf.reduce_min(sides))), tf.int32)

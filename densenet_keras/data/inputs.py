@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Iterator, Optional
+from typing import Iterator, Optional, Tuple
 
 import tensorflow as tf
 
 from densenet_keras.data import batches as pipeline
-from densenet_keras.data import records, synthetic
+from densenet_keras.data import classes, records, synthetic
 from densenet_keras.data.order import eval_batches_per_rank
 from densenet_keras.errors import RunError
 from densenet_keras.settings.config import Config
@@ -52,6 +52,15 @@ class Inputs:
             self._validation = records.open_split(config.data.data_dir, "validation")
         self.train_images = len(self._train) if self._train is not None else 0
         self.eval_images = len(self._validation) if self._validation is not None else 0
+
+    def class_names(self) -> Optional[Tuple[str, ...]]:
+        """What the data calls the classes of the network; None if it does not, or has other classes."""
+        splits = [split for split in (self._train, self._validation) if split is not None]
+        if not splits:
+            return None
+        data, count = self._config.data, self._config.model.num_classes
+        found = classes.find(data.data_dir, data.label_offset, splits)
+        return found.names if found.count == count else None
 
     def train_dataset(self, start_step: tf.Tensor) -> tf.data.Dataset:
         """See `pipeline.train_dataset`."""

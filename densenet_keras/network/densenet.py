@@ -69,6 +69,8 @@ def build_densenet(
     inputs: Optional[tf.Tensor] = None,
     name: Optional[str] = None,
     seed: Optional[int] = None,
+    frozen: Sequence[str] = (),
+    keep_statistics: bool = False,
 ) -> tf.keras.Model:
     """The network of a resolved configuration.
 
@@ -80,7 +82,7 @@ def build_densenet(
             batch normalisation then exists once, in training form, and `get_updates_for(inputs)`
             holds the updates of its moving averages, which the caller must run.
         name: of the model; default: `model_config.model`.
-        seed: see `densenet`.
+        seed, frozen, keep_statistics: see `densenet`.
 
     Returns:
         A model with logits ``[batch, num_classes] float32``. `model(others, training=False)` is
@@ -100,6 +102,8 @@ def build_densenet(
         bn_epsilon=model_config.bn_epsilon,
         name=name,
         seed=seed,
+        frozen=frozen,
+        keep_statistics=keep_statistics,
     )
 
 
@@ -118,6 +122,8 @@ def densenet(
     kernel_initializer: Any = None,
     name: Optional[str] = None,
     seed: Optional[int] = None,
+    frozen: Sequence[str] = (),
+    keep_statistics: bool = False,
 ) -> tf.keras.Model:
     """A DenseNet-BC from images ``[batch, height, width, 3] float32`` to logits ``[batch, classes]``.
 
@@ -137,6 +143,9 @@ def densenet(
         name: of the model; default: the variant's.
         seed: makes the initial weights a function of this, their names and the graph's seed alone,
             independent of what else the graph holds; None draws them as Keras does.
+        frozen: parts (see `Variant.parts`) whose variables are not trainable and whose batch
+            normalisation uses and keeps its moving statistics.
+        keep_statistics: the same for batch normalisation everywhere, gamma and beta still trainable.
 
     Raises:
         ValueError: an argument is outside its range; the message says which.
@@ -161,6 +170,8 @@ def densenet(
         bn_epsilon=bn_epsilon,
         kernel_initializer=kernel_initializer or original_initializer(),
         seed=seed,
+        frozen=tuple(frozen),
+        keep_statistics=keep_statistics,
     )
     if inputs is None:
         images = tf.keras.layers.Input(shape=shape, name="images")
@@ -184,6 +195,22 @@ class _Builder:
     bn_epsilon: float
     kernel_initializer: Any
     seed: Optional[int]
+    frozen: Tuple[str, ...] = ()
+    keep_statistics: bool = False
+
+    def _norm(self, name: str, part: str, x: tf.Tensor) -> tf.Tensor:
+        return self._apply(batch_norm(name, self.bn_momentum, self.bn_epsilon), part, x)
+
+    def _apply(self, layer: tf.keras.layers.Layer, part: str, x: tf.Tensor) -> tf.Tensor:
+        """`layer`, which holds batch normalisation, as `part` is to be trained."""
+        layer.trainable = part not in self.frozen
+        if self.keep_statistics or part in self.frozen:
+            return layer(x, training=False)
+        return layer(x)
+
+    def _frozen_or_not(self, stem_convolution: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+        stem_convolution.trainable = "stem" not in self.frozen
+        return stem_convolution
 
     def stem(self, x: tf.Tensor) -> tf.Tensor:
         """Images to the first feature maps.
@@ -200,13 +227,13 @@ class _Builder:
             seed=self.seed,
         )
         if self.variant.stem == CIFAR_STEM:
-            return conv(kernel_size=3)(x)
+            return self._frozen_or_not(conv(kernel_size=3))(x)
         if self.variant.stem == ORIGINAL_STEM:
-            x = conv(kernel_size=7, strides=2)(x)
+            x = self._frozen_or_not(conv(kernel_size=7, strides=2))(x)
             return tf.keras.layers.MaxPooling2D(3, strides=2, data_format=NHWC, name="stem_pool")(x)
         x = tf.keras.layers.ZeroPadding2D(3, data_format=NHWC, name="stem_pad")(x)
-        x = conv(kernel_size=7, strides=2, padding="valid")(x)
-        x = batch_norm("stem_bn", self.bn_momentum, self.bn_epsilon)(x)
+        x = self._frozen_or_not(conv(kernel_size=7, strides=2, padding="valid"))(x)
+        x = self._norm("stem_bn", "stem", x)
         x = tf.keras.layers.ReLU(name="stem_relu")(x)
         # Zeros change no maximum, for nothing is negative after a ReLU.
         x = tf.keras.layers.ZeroPadding2D(1, data_format=NHWC, name="stem_pool_pad")(x)
@@ -222,11 +249,12 @@ class _Builder:
         for number, num_layers in enumerate(self.variant.blocks, start=1):
             if number > 1:
                 name = f"transition{number - 1}"
-                x = TransitionLayer(
+                transition = TransitionLayer(
                     self.compression, name=name, seed=derived_seed(self.seed, name), **shared
-                )(x)
+                )
+                x = self._apply(transition, name, x)
             name = f"block{number}"
-            x = DenseBlock(
+            block = DenseBlock(
                 num_layers,
                 self.variant.growth_rate,
                 self.bn_size,
@@ -234,12 +262,13 @@ class _Builder:
                 name=name,
                 seed=derived_seed(self.seed, name),
                 **shared,
-            )(x)
+            )
+            x = self._apply(block, name, x)
         return x
 
     def head(self, x: tf.Tensor, classes: int) -> tf.Tensor:
         """Feature maps to logits. Glorot's uniform kernel and zero bias are the original's."""
-        x = batch_norm("final_bn", self.bn_momentum, self.bn_epsilon)(x)
+        x = self._norm("final_bn", "final", x)
         x = tf.keras.layers.ReLU(name="final_relu")(x)
         x = tf.keras.layers.GlobalAveragePooling2D(data_format=NHWC, name="global_pool")(x)
         return tf.keras.layers.Dense(

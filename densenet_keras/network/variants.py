@@ -10,6 +10,7 @@ IMAGENET_STEM = "imagenet"  # 7x7 convolution and 3x3 max pool, both with stride
 # The same of the original implementation: no batch norm and ReLU between the two, "same" padding before the
 # convolution (a pixel more at the bottom and right), none before the pool. Its weights fit no other network.
 ORIGINAL_STEM = "original"
+HEAD = "linear"  # the classifier
 CIFAR_STEM = "cifar"  # one 3x3 convolution at full resolution (paper section 4.1)
 # The setting: the stem that a network has anyway, or the original's in its place.
 STANDARD = "standard"
@@ -59,6 +60,29 @@ class Variant:
     def init_features(self) -> int:
         """Feature maps out of the stem: twice the growth rate (paper sections 3 and 4.1)."""
         return 2 * self.growth_rate
+
+    @property
+    def parts(self) -> Tuple[str, ...]:
+        """What the network is made of, from images to logits, by the names that its variables begin with."""
+        numbers = range(1, len(self.blocks) + 1)
+        middle = [name for n in numbers for name in (f"block{n}", f"transition{n}")][:-1]
+        return ("stem", *middle, "final", HEAD)
+
+    def frozen_parts(self, last: str) -> Tuple[str, ...]:
+        """The parts up to and including `last`: "none", "stem", "block1" to the last block, or "all", which
+        leaves the classifier alone.
+
+        Raises:
+            ValueError: the network has no such part; the message lists those it has.
+        """
+        if last == "none":
+            return ()
+        if last == "all":
+            return self.parts[:-1]
+        ends = [part for part in self.parts if part == "stem" or part.startswith("block")]
+        if last not in ends:
+            raise ValueError(f"{self.name} has the parts none, {', '.join(ends)} and all")
+        return self.parts[: self.parts.index(last) + 1]
 
     def feature_sizes(self, image_size: int) -> Tuple[int, ...]:
         """Height (or width) of the feature maps in each dense block for images of that height."""

@@ -18,6 +18,7 @@ from densenet_keras.settings.groups import (
     AscendConfig,
     DataConfig,
     DeviceConfig,
+    FinetuneConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -26,6 +27,7 @@ from densenet_keras.settings.setting import (
     ALL,
     EVALUATE,
     FINETUNE,
+    PREDICT,
     TRAIN,
     TRAINING,
     Setting,
@@ -34,8 +36,9 @@ from densenet_keras.settings.setting import (
 )
 
 __all__ = [
-    "ALL", "EVALUATE", "FINETUNE", "GROUPS", "MODELS", "TRAIN", "TRAINING",
-    "AscendConfig", "Config", "DataConfig", "DeviceConfig", "ModelConfig", "OptimizerConfig", "RunConfig",
+    "ALL", "EVALUATE", "FINETUNE", "GROUPS", "MODELS", "PREDICT", "TRAIN", "TRAINING",
+    "AscendConfig", "Config", "DataConfig", "DeviceConfig", "FinetuneConfig", "ModelConfig",
+    "OptimizerConfig", "RunConfig",
     "fields", "group_of", "load", "settings",
 ]  # fmt: skip
 
@@ -48,6 +51,7 @@ class Config:
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     run: RunConfig = RunConfig()
     device: DeviceConfig = DeviceConfig()
     ascend: AscendConfig = AscendConfig()
@@ -75,7 +79,7 @@ class Config:
                 error), or a value of the wrong type.
         """
         command = values.get("command", TRAIN)
-        if command not in ALL:
+        if command not in (*ALL, PREDICT):
             raise UsageError(f"command {command!r}: must be one of {', '.join(ALL)}")
         unknown_groups = sorted(set(values) - set(GROUPS) - {"command", "version"})
         if unknown_groups:
@@ -98,7 +102,7 @@ class Config:
     @property
     def trains(self) -> bool:
         """Whether the command trains, rather than evaluating checkpoints that are there."""
-        return self.command != EVALUATE and self.run.mode != "evaluate"
+        return self.command in TRAINING and self.run.mode != "evaluate"
 
     def get(self, name: str) -> Any:
         """The value of one setting; KeyError if there is none of that name."""
@@ -124,6 +128,7 @@ GROUPS = {
     "data": DataConfig,
     "model": ModelConfig,
     "optimizer": OptimizerConfig,
+    "finetune": FinetuneConfig,
     "run": RunConfig,
     "device": DeviceConfig,
     "ascend": AscendConfig,

@@ -45,7 +45,9 @@ class DataConfig:
     synthetic_data: bool = flag(
         False, "random images and labels instead of data_dir, to measure the step alone"
     )
-    batch_size: int = flag(32, "images per rank and step", rule=at_least(1))
+    batch_size: int = flag(
+        32, "images per rank and step", rule=at_least(1), command_defaults={FINETUNE: 16}
+    )
     seed: int = flag(
         0, "decides initial weights, data order and augmentation", commands=TRAINING,
         rule=between(0, 2**31, "must be at least 0 and less than 2147483648"),
@@ -74,7 +76,8 @@ class ModelConfig:
 
     model: str = flag(MODELS[0], "which network", choices=MODELS)
     num_classes: Optional[int] = flag(
-        None, "classes; default: 1000, for densenet_cifar and densenet_tiny 10", rule=at_least(2)
+        None, "classes; default: 1000, for densenet_cifar and densenet_tiny 10; finetune.py finds them in "
+        "the data", rule=at_least(2),
     )
     image_size: Optional[int] = flag(
         None, "height and width of the network's input in pixels; default: 224, for densenet_cifar and "
@@ -120,15 +123,16 @@ class OptimizerConfig:
         0.1,
         "learning rate at the start (README: 0.01 in its table, 0.1 in its text; code and every script: "
         "0.1, which is also the paper's for a global batch of 256, so 0.1 here)",
-        commands=TRAINING, rule=POSITIVE,
+        commands=TRAINING, rule=POSITIVE, command_defaults={FINETUNE: 0.03},
     )
     T_max: int = flag(
-        150, "epochs after which the cosine reaches zero; it stays there", commands=TRAINING,
+        150, "epochs after which the cosine reaches zero; it stays there; finetune.py takes max_epochs where "
+        "this is not given", commands=TRAINING,
         rule=at_least(1),
     )
     lr_update: str = flag(
         "epoch", "whether the cosine moves once an epoch, as in the original, or every step",
-        choices=("epoch", "step"), commands=TRAINING,
+        choices=("epoch", "step"), commands=TRAINING, command_defaults={FINETUNE: "step"},
     )
     warmup_epochs: float = flag(
         0.0, "epochs of linear warm-up from 0 to lr, inside T_max", commands=TRAINING, rule=at_least(0)
@@ -148,6 +152,29 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tuning: which part of the network learns, and how fast."""
+
+    freeze: str = flag(
+        "none",
+        "the part of the network, from the images up to and including this one, that stays as it is: no "
+        "update, no weight decay, its batch normalisation keeps its moving statistics; all leaves the "
+        "classifier alone to learn",
+        choices=("none", "stem", "block1", "block2", "block3", "block4", "all"), commands=(FINETUNE,),
+    )
+    bn_statistics: str = flag(
+        "train",
+        "whether batch normalisation outside the frozen part normalises by the batch and goes on averaging "
+        "(train), or keeps the statistics of the checkpoint (keep), as very small data may want",
+        choices=("train", "keep"), commands=(FINETUNE,),
+    )
+    head_lr_multiplier: float = flag(
+        1.0, "how many times faster than the rest the new classifier learns", commands=(FINETUNE,),
+        rule=POSITIVE,
+    )
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Run: how long, how often, where to."""
 
@@ -161,12 +188,13 @@ class RunConfig:
         "documented value)", commands=TRAINING, rule=at_least(1),
     )
     max_epochs: Optional[int] = flag(
-        None, "epochs to train; goes before max_train_steps", commands=TRAINING, rule=at_least(1)
+        None, "epochs to train; goes before max_train_steps", commands=TRAINING, rule=at_least(1),
+        command_defaults={FINETUNE: 30},
     )
     epochs_between_evals: int = flag(
         5, "epochs from one evaluation to the next in mode train_and_evaluate; the end of training is "
         "always evaluated (the original left out a last, shorter round)",
-        commands=TRAINING, rule=at_least(1),
+        commands=TRAINING, rule=at_least(1), command_defaults={FINETUNE: 1},
     )
     iterations_per_loop: int = flag(
         10, "training steps in one session.run; on an NPU they run on the device without the host",
@@ -182,6 +210,15 @@ class RunConfig:
     )
     keep_checkpoint_max: int = flag(
         5, "newest checkpoints that are kept", commands=TRAINING, rule=at_least(1)
+    )
+    keep_best: bool = flag(
+        False, "keep the checkpoint with the best top-1 of all evaluations in the folder best of log_dir, "
+        "which evaluate, finetune, predict and export take", commands=TRAINING,
+        command_defaults={FINETUNE: True},
+    )
+    patience_evals: Optional[int] = flag(
+        None, "end training after so many evaluations in a row without a better top-1; default: never",
+        commands=TRAINING, rule=at_least(1),
     )
     log_dir: str = flag(
         "./model_1p",

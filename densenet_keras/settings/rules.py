@@ -13,7 +13,8 @@ from densenet_keras.settings.setting import Setting
 
 # The files of a run folder; the log must not be one of them.
 RESERVED_LOG_NAMES = (
-    "run.json", "evaluate.json", "plan.json", "metrics.jsonl", "rank_table.json", "checkpoint", "rank_logs"
+    "run.json", "evaluate.json", "labels.txt", "plan.json", "metrics.jsonl", "rank_table.json", "checkpoint",
+    "rank_logs", "best",
 )  # fmt: skip
 
 

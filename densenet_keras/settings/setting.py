@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple, Un
 TRAIN = "train"
 EVALUATE = "evaluate"
 FINETUNE = "finetune"
+PREDICT = "predict"  # has no flags of its own here: what it takes stands in its own record
 ALL = (TRAIN, EVALUATE, FINETUNE)
 TRAINING = (TRAIN, FINETUNE)
 

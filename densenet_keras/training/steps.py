@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import tensorflow as tf
 
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.data import images as preprocessing
+from densenet_keras.network.variants import HEAD
 from densenet_keras.settings.config import Config, ModelConfig
 from densenet_keras.training import objective
 
@@ -24,6 +26,7 @@ class StepParts(NamedTuple):
         updates: moving-average updates that belong to the step.
         metrics: further scalars, already equal on all ranks (the learning rate); their values in a run of
             the step are those before its update.
+        transform: changes the gradients, averaged over ranks, before they are applied.
     """
 
     losses: Dict[str, tf.Tensor]
@@ -31,6 +34,7 @@ class StepParts(NamedTuple):
     variables: Sequence[tf.Variable]
     updates: Sequence[tf.Operation]
     metrics: Dict[str, tf.Tensor]
+    transform: Callable[[List[tf.Tensor]], List[tf.Tensor]] = list
 
 
 def network_input(images: tf.Tensor, model: ModelConfig) -> tf.Tensor:
@@ -76,6 +80,9 @@ def build_train_step(
         variables=model.trainable_variables,
         updates=_shared_statistics(model, model.get_updates_for(inputs), backend),
         metrics={"learning_rate": rate},
+        transform=functools.partial(
+            _faster_head, model.trainable_variables, config.finetune.head_lr_multiplier
+        ),
     )
     return model, build_step(backend, optimizer, parts, global_step)
 
@@ -89,8 +96,7 @@ def build_step(
     """One training step: gradients of a loss, averaged over ranks, applied once.
 
     This is the one place that knows the order of things in a step; a backend only wraps the optimizer and
-    averages. What changes gradients before they are applied belongs between `exchange` and
-    `apply_gradients`.
+    averages.
 
     Raises:
         ValueError: a variable that the loss does not depend on, or that is not float32.
@@ -108,7 +114,7 @@ def build_step(
     scalars.update((name, tf.identity(value)) for name, value in parts.metrics.items())
     with tf.control_dependencies(list(scalars.values())):
         update = wrapped.apply_gradients(
-            list(zip(gradients, parts.variables)), global_step=backend.applied_steps
+            list(zip(parts.transform(gradients), parts.variables)), global_step=backend.applied_steps
         )
     update = getattr(update, "op", update)
     counted = backend.count_step(update)
@@ -118,6 +124,21 @@ def build_step(
     # update into a branch, and a skipped step still has a batch to average.
     done = [advance, update, *parts.updates, *counted]
     return Step(train_op=tf.group(*done, name="train_step"), metrics=scalars)
+
+
+def _faster_head(
+    variables: Sequence[tf.Variable], multiplier: float, gradients: List[tf.Tensor]
+) -> List[tf.Tensor]:
+    """`gradients` with those of the classifier times `multiplier`.
+
+    Momentum is linear in the gradients, so this is the classifier's learning rate times `multiplier`.
+    """
+    if multiplier == 1.0:
+        return gradients
+    return [
+        gradient * multiplier if variable.op.name.startswith(HEAD + "/") else gradient
+        for gradient, variable in zip(gradients, variables)
+    ]
 
 
 def _check_gradients(pairs: Sequence[Tuple[tf.Tensor, tf.Variable]], loss: tf.Tensor) -> None:

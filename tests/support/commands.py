@@ -22,8 +22,13 @@ def environment(**more):
 
 
 def run(script, *arguments, code=0, timeout_seconds=300, cwd=None, **more):
-    """Runs `script` to its end; returns stdout and stderr as one text. Fails unless it exits with `code`."""
-    command = [sys.executable, os.path.join(ROOT, script), *map(str, arguments)]
+    """Runs `script` to its end; returns stdout and stderr as one text. Fails unless it exits with `code`.
+
+    `script` is a file of the project, or "-m" for a module.
+    """
+    program = [script] if script == "-m" else [os.path.join(ROOT, script)]
+    command = [sys.executable, *program, *map(str, arguments)]
+    more.setdefault("PYTHONPATH", ROOT)
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_seconds, cwd=cwd,
         env=environment(**more), check=False,

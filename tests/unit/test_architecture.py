@@ -25,6 +25,7 @@ ROOMS = (
     "data",
     "backends",
     "training",
+    "prediction",
     "exports",
     "launch",
     "commands",
@@ -35,7 +36,8 @@ ROOMS = (
 NO_TENSORFLOW = [
     "errors", "topology", "schedule", "watchdog", "network.variants", "checkpoints.files",
     "checkpoints.run_folder", "settings.setting", "settings.groups", "settings.config", "settings.rules",
-    "settings.arguments", "commands.main", "commands.preflight", "data.crc32c",
+    "settings.arguments", "commands.main", "commands.preflight", "commands.predict", "data.crc32c",
+    "prediction.pictures", "prediction.answers", "prediction.source",
     "data.picture_header", "data.exif", "data.classes", "data.tfrecord", "data.order",
     "data.record_index", "data.records", "data.record_reader", "launch.launcher", "launch.supervisor",
     "launch.rank_logs", "launch.rendezvous", "launch.diagnosis", "backends", "backends.ascend.adapter",
@@ -49,7 +51,7 @@ NO_TENSORFLOW = [
 ]  # fmt: skip
 
 READS_ENVIRONMENT = [
-    "commands.main", "commands.worker", "commands.tensorflow_import",
+    "commands.main", "commands.predict", "commands.worker", "commands.tensorflow_import",
     "launch.launcher", "launch.rank_logs", "watchdog", "data.records", "terminal",
     "backends.ascend.backend", "backends.ascend.adapter",
 ]  # fmt: skip

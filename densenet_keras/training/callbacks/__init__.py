@@ -4,7 +4,8 @@ The order of the list matters and stands in one place, the function that builds 
 
 1. CosineLearningRate and StopOnNonFinite, so that nothing below sees a step that went wrong,
 2. Throughput, which adds `images_per_second` to the logs where a log line is due,
-3. on the primary only: Console, Metrics, TensorBoard, ProgressBar, which write where that is so,
+3. on the primary only: Console, Metrics, TensorBoard, ProgressBar, which write where that is so, and
+   KeepBest, which looks at evaluations,
 4. CheckpointSaver: after StopOnNonFinite, so that no broken weights are saved,
 5. Evaluate: after CheckpointSaver, so that what is evaluated has been saved; before the user's own
    callbacks, so that these find val_top1, val_top5 and val_loss in the epoch's logs,
@@ -17,6 +18,7 @@ Those of 3 and 6 never touch the session or another rank, so they cannot make a 
 
 from __future__ import annotations
 
+from densenet_keras.training.callbacks.best import KeepBest
 from densenet_keras.training.callbacks.console import Console
 from densenet_keras.training.callbacks.evaluation import Evaluate
 from densenet_keras.training.callbacks.guard import StopOnNonFinite
@@ -33,6 +35,7 @@ __all__ = [
     "Console",
     "CosineLearningRate",
     "Evaluate",
+    "KeepBest",
     "Metrics",
     "ProgressBar",
     "StopOnNonFinite",

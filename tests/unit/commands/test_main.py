@@ -131,9 +131,21 @@ def test_every_setting_of_a_command_is_a_flag_that_takes_its_own_default(command
     for name, field in fields().items():
         if command not in field.metadata["commands"] or name == "restore_path":
             continue
+        if command == FINETUNE and name == "max_train_steps":  # given, it takes the place of max_epochs
+            continue
         value = expected.get(name)
         texts = list(value) if settings()[name].kind.many else [str(value)]
         assert cli.parse(command, [*argv, f"--{name}", *texts]) == expected
+
+
+def test_fine_tuning_takes_its_length_from_what_is_given():
+    argv = ["--restore", "model.ckpt-1", "--synthetic_data"]
+    default = cli.parse(FINETUNE, argv)
+    assert default.optimizer.T_max == default.run.max_epochs
+    assert cli.parse(FINETUNE, [*argv, "--max_epochs", "7"]).optimizer.T_max == 7
+    assert cli.parse(FINETUNE, [*argv, "--max_epochs", "7", "--T_max", "9"]).optimizer.T_max == 9
+    by_steps = cli.parse(FINETUNE, [*argv, "--max_train_steps", "5"]).run
+    assert (by_steps.max_epochs, by_steps.max_train_steps) == (None, 5)
 
 
 @pytest.mark.parametrize("command", ALL)

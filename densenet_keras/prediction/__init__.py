@@ -1,0 +1,1 @@
+"""What a trained network says of pictures: finding them, classifying them, writing the answers down."""
