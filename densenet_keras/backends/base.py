@@ -58,6 +58,10 @@ class Backend(abc.ABC):
         """What the log should say of how this backend will run, a sentence each; after `plan_steps`."""
         return []
 
+    def describe_device(self) -> str:
+        """In words: what this rank computes on, with how many threads, at which precision."""
+        return f"{self.config.data.data_threads} data threads"
+
     @property
     def optional_variables(self) -> List[tf.Variable]:
         """Global variables that only this backend has.

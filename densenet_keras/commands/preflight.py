@@ -28,7 +28,8 @@ CONTINUED = (
 REPORTED = (
     "batch_size", "seed", "label_offset", "drop_rate", "dtype", "lr", "T_max", "lr_update", "warmup_epochs",
     "momentum", "use_nesterov", "label_smoothing", "weight_decay", "weight_decay_on", "rank_size",
-    "intra_op_threads", "fast_cpu",
+    "intra_op_threads", "fast_cpu", "data_dir", "synthetic_data", "min_crop_area", "horizontal_flip",
+    "backend", "precision_mode", "loss_scale", "callbacks",
 )  # fmt: skip
 PROGRESS_SECONDS = 1.0
 PROGRESS_SECONDS_IN_A_FILE = 30.0

@@ -14,7 +14,7 @@ from densenet_keras import backends, files, schedule
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder, saver
-from densenet_keras.commands import foreign
+from densenet_keras.commands import advice, foreign
 from densenet_keras.data import classes
 from densenet_keras.data.inputs import Inputs, naming_bad_records
 from densenet_keras.network.densenet import build_densenet
@@ -218,7 +218,8 @@ def _callbacks(
     reports = []
     if primary:
         console = Console(log_dir, config.run.log_name)
-        for line in (headline, *work.backend.notes()):
+        said = [f"note: {note}" for note in advice.notes(config, plan, start.step)]
+        for line in (headline, _device(config, work.backend), *work.backend.notes(), *said):
             console.write(line)
         metrics_file = metrics.Metrics(log_dir, start.step)
         tensorboard = TensorBoard(log_dir, start.step)
@@ -237,6 +238,12 @@ def _callbacks(
         missed_step = start.step if start.missed_evaluation else None
         ordered.append(Evaluate(plan, evaluate, reports, missed_step=missed_step))
     return [*ordered, summary] if primary else ordered
+
+
+def _device(config: Config, backend: Backend) -> str:
+    """What runs where, and why nowhere better."""
+    why = advice.choice_of_backend(config)
+    return f"--backend {backend.name}: {backend.describe_device()}" + (f"; {why}" if why else "")
 
 
 def _continuing(log_dir: str) -> str:

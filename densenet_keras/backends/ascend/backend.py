@@ -91,6 +91,10 @@ class AscendBackend(Backend):
         """The loop length, and what the flags of this run entail."""
         return [*self._notes, *npu_flags.notes(self.config)]
 
+    def describe_device(self) -> str:
+        """See `Backend.describe_device`."""
+        return f"an NPU, --precision_mode {self.config.ascend.precision_mode}; {super().describe_device()}"
+
     @property
     def optional_variables(self) -> List[tf.Variable]:
         """The state of a dynamic loss scale."""

@@ -18,6 +18,7 @@ from densenet_keras.backends.tensorflow import cuda_driver, gradients
 from densenet_keras.backends.tensorflow.collectives import Collectives
 from densenet_keras.errors import RunError, UsageError
 from densenet_keras.settings.config import Config
+from densenet_keras.settings.rules import counted
 from densenet_keras.topology import Topology
 
 # Operations of the step that may run at the same time. A DenseNet is a chain: more gain nothing.
@@ -62,6 +63,12 @@ class TensorFlowBackend(Backend):
             )
         self._data_wait: Optional[tf.Tensor] = None
         self._runner: Optional[_Runner] = None
+
+    def describe_device(self) -> str:
+        """See `Backend.describe_device`."""
+        threads = counted(self.config.device.intra_op_threads or 1, "thread")
+        where = "the GPU" if self._has_gpu else f"the CPU with {threads}"
+        return f"{where}, {self.config.model.dtype}; {super().describe_device()}"
 
     @contextlib.contextmanager
     def placement(self) -> Iterator[None]:

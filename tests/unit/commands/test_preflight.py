@@ -228,7 +228,7 @@ def test_a_run_is_not_continued_with_another_network(tmp_path, stored, argv):
 
 
 def test_other_changes_to_a_continued_run_are_reported(tmp_path, capsys):
-    config = cli.parse(TRAIN, ["--model", "densenet_tiny", "--lr", "0.5"])
+    config = cli.parse(TRAIN, ["--model", "densenet_tiny", "--synthetic_data", "--lr", "0.5"])
     run = touch_checkpoint(tmp_path / "run", config=config)
     check(TRAIN, "--synthetic_data", "--log_dir", run, "--lr", "0.5")
     assert capsys.readouterr().err == ""
