@@ -123,6 +123,7 @@ def _check_checkpoints(config: Config) -> None:
                 "is a single file, not a checkpoint; if it holds weights of another program, python -m "
                 "densenet_keras import makes a run folder of it",
             )  # fmt: skip
+        _check_given(config, "eval_dir", "the run folder or the checkpoint to evaluate")
         _check_holds_checkpoints("eval_dir", config.run.eval_dir)
     if config.command in TRAINING and config.run.restore_path:
         weights = foreign.opened(config.run.restore_path)
@@ -138,6 +139,13 @@ def _check_checkpoints(config: Config) -> None:
                 "is the folder that --restore_path reads, so that run would be continued instead of a new "
                 "one started; choose another --log_dir",
             )  # fmt: skip
+
+
+def _check_given(config: Config, name: str, what: str) -> None:
+    """Refuses a path that was left out, where the default of the original leads nowhere."""
+    path = config.get(name)
+    if path == fields()[name].default and not os.path.lexists(path):
+        raise refuse(name, path, f"the default, does not exist here: --{name} is missing; give {what}")
 
 
 def _check_holds_checkpoints(name: str, path: str) -> None:
@@ -173,6 +181,10 @@ def _check_data(config: Config, environ: Mapping[str, str]) -> None:
     names = {"train": (records.TRAIN,), EVALUATE: (records.VALIDATION,)}.get(
         config.run.mode, (records.TRAIN, records.VALIDATION)
     )
+    _check_given(
+        config, "data_dir", "the folder that holds the TFRecord shards train-* and validation-*, or "
+        "--synthetic_data to try without data",
+    )  # fmt: skip
     for name in names:
         records.find_shards(config.data.data_dir, name)  # all that takes no time before what may take long
     assert config.model.num_classes is not None

@@ -90,7 +90,9 @@ class _Job(threading.Thread):
         configuration = adopt_rank_size(self._config, os.environ)
         os.environ.update(backends.host(configuration).complete_environment(configuration, os.environ))
         topology = Topology.from_environment(os.environ, configuration)
-        if PARENT not in os.environ:
+        if PARENT in os.environ:
+            _write_stacks_to(rank_logs.path_of(configuration.run.log_dir, topology.rank))
+        else:
             self.log_path = rank_logs.path_of(configuration.run.log_dir, topology.rank)
         _bind_cores(os.environ.get(CORES, ""))
         if os.getcwd() not in sys.path:
@@ -117,6 +119,12 @@ def _addressed(configuration: Config, topology: Topology, watchdog: Watchdog) ->
         with watchdog.phase("waiting for the other ranks", 2 * MEETING_SECONDS):
             addresses = meeting.addresses(MEETING_SECONDS)
         yield dataclasses.replace(topology, addresses=addresses)
+
+
+def _write_stacks_to(log_path: str) -> None:
+    """After a fatal signal the stacks of all threads go to the log, not above the advice on the console."""
+    with contextlib.suppress(OSError):
+        faulthandler.enable(file=os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
 
 
 def _bind_cores(cores: str) -> None:

@@ -210,3 +210,13 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(da
     assert [line["step"] for line in commands.metrics(tmp_path)[1]] == [2]
     assert (tmp_path / "damaged-model.ckpt-4.index").exists()
     assert "nothing to train" in commands.run(*command, "--max_train_steps", 2)
+
+
+def test_a_dry_run_of_the_cpu_says_the_plan_and_starts_nothing(tmp_path):
+    output = commands.run(
+        "train_keras.py", *TINY, "--backend", "tensorflow", "--dry_run", "--synthetic_data",
+        "--image_size", 32, "--max_train_steps", 7, "--iterations_per_loop", 4, "--log_dir", tmp_path / "run",
+    )
+    assert "7 steps in all" in output
+    assert "none that the device lacks" in output
+    assert not (tmp_path / "run").exists()

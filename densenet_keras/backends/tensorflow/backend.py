@@ -68,7 +68,7 @@ class TensorFlowBackend(Backend):
         """See `Backend.describe_device`."""
         threads = counted(self.config.device.intra_op_threads or 1, "thread")
         where = "the GPU" if self._has_gpu else f"the CPU with {threads}"
-        return f"{where}, {self.config.model.dtype}; {super().describe_device()}"
+        return f"{where}, {self.config.model.dtype.rpartition('.')[2]}; {super().describe_device()}"
 
     @contextlib.contextmanager
     def placement(self) -> Iterator[None]:

@@ -65,6 +65,12 @@ def test_missing_folder_is_named():
     assert refused(TRAIN).startswith("--data_dir path/data")
 
 
+def test_a_flag_left_out_is_said_to_be_missing():
+    assert "--data_dir is missing; give the folder" in refused(TRAIN)
+    assert "--eval_dir is missing; give the run folder" in refused(EVALUATE, "--synthetic_data")
+    assert "missing;" not in refused(TRAIN, "--data_dir", "elsewhere")
+
+
 @pytest.mark.parametrize(
     ("mode", "missing"), [("train_and_evaluate", "validation"), ("train", None), ("evaluate", "validation")]
 )
