@@ -23,7 +23,7 @@ from densenet_keras.network.weights import source as weights
 from densenet_keras.network.weights.source import Source
 from densenet_keras.rank import Rank
 from densenet_keras.schedule import RunPlan
-from densenet_keras.settings.config import Config
+from densenet_keras.settings.config import Config, fields
 from densenet_keras.settings.rules import counted
 from densenet_keras.training import agreement, loop, steps, user_callbacks
 from densenet_keras.training.callbacks import (
@@ -222,7 +222,8 @@ def _callbacks(
         for line in (headline, _device(config, work.backend), *work.backend.notes(), *said):
             console.write(line)
         metrics_file = metrics.Metrics(log_dir, start.step)
-        tensorboard = TensorBoard(log_dir, start.step)
+        shown = {name: config.get(name) for name in fields()}
+        tensorboard = TensorBoard(log_dir, start.step, work.session.graph, shown)
         ordered += [console, metrics_file, tensorboard, ProgressBar(plan, start.step, rank.is_watched)]
         past = metrics.top1_by_step(log_dir)
         summary = Summary(plan, console.write, log_dir, _continuing(log_dir), past)

@@ -201,22 +201,37 @@ class TestMetrics:
         assert len(self.run(tmp_path)) == 6
 
 
+def events_in(folder):
+    """Values by tag and step, and the graphs, of the event files in a folder."""
+    found, graphs = {}, []
+    for path in glob.glob(str(folder / "events.*")):
+        for event in tf.compat.v1.train.summary_iterator(path):
+            graphs += [event.graph_def] if event.graph_def else []
+            for value in event.summary.value:
+                found[value.tag, event.step] = value
+    return found, graphs
+
+
 def test_tensorboard_reads_the_scalars(tmp_path):
     plan = toy.plan(20, log_interval_steps=10, eval_interval_steps=20)
     with tf.Graph().as_default() as graph:
+        tf.constant(1.0, name="node")
         graph.finalize()
-        board = TensorBoard(str(tmp_path), first_step=0)
+        board = TensorBoard(str(tmp_path), 0, graph, {"lr": 0.1, "model": "densenet121"})
         evaluate = Evaluate(plan, lambda step: RESULT, [board.evaluation])
         toy.run(plan, [Throughput(plan), board, evaluate])
-    found = {}
-    for path in glob.glob(str(tmp_path / "events.*")):
-        for event in tf.compat.v1.train.summary_iterator(path):
-            for value in event.summary.value:
-                found[value.tag, event.step] = value.simple_value
-    assert found["train/loss", 10] == pytest.approx(0.1)
-    assert found["train/learning_rate", 20] == pytest.approx(0.1)
-    assert found["validation/top1", 20] == pytest.approx(75.67)
-    assert ("validation/top1", 10) not in found
+    found, graphs = events_in(tmp_path)
+    assert found["loss", 10].simple_value == pytest.approx(0.1)
+    assert found["train/learning_rate", 20].simple_value == pytest.approx(0.1)
+    (shown,) = graphs
+    assert [node.name for node in tf.compat.v1.GraphDef.FromString(shown).node] == ["node"]
+    settings = found["settings", 0]
+    assert settings.metadata.plugin_data.plugin_name == "text"
+    assert b"| lr | 0.1 |" in tf.make_ndarray(settings.tensor).item()
+    validation, _ = events_in(tmp_path / "validation")
+    assert validation["loss", 20].simple_value == pytest.approx(1.015), "in the chart of the training's"
+    assert validation["validation/top1", 20].simple_value == pytest.approx(75.67)
+    assert ("validation/top1", 10) not in validation
 
 
 class TestProgressBar:
