@@ -2,8 +2,7 @@
 
 import sys
 
-from densenet_keras.commands import main as cli
-from densenet_keras.settings import config
+from densenet_keras.commands import start
 
 if __name__ == "__main__":
-    sys.exit(cli.main(config.FINETUNE))
+    sys.exit(start.script("finetune"))

@@ -2,12 +2,12 @@
 
 import sys
 
-from densenet_keras.commands.main import run_command
+from densenet_keras.commands import start
 
 
 def main() -> int:
     """Runs the command that this process was given; returns the exit code."""
-    return run_command(sys.argv[1:])
+    return start.tool(sys.argv[1:])
 
 
 if __name__ == "__main__":

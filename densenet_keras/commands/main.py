@@ -14,7 +14,7 @@ import densenet_keras
 from densenet_keras import backends
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
-from densenet_keras.commands import foreign, preflight
+from densenet_keras.commands import foreign, preflight, start
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.launch import launcher
 from densenet_keras.network.variants import VARIANTS
@@ -117,6 +117,7 @@ def _check_current_folder() -> None:
 
 def _main(command: str, argv: List[str]) -> int:
     config = parse(command, argv, os.environ)
+    start.require("tensorflow")
     preflight.check(config, os.environ)
     if config.device.dry_run:
         from densenet_keras.commands import dry_run  # builds the graph, so it needs TensorFlow

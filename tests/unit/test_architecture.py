@@ -47,7 +47,7 @@ NO_TENSORFLOW = [
     "backends.ascend.failures", "backends.tensorflow.host", "backends.host", "files", "terminal", "__main__",
     "commands.foreign", "commands.import_weights", "network.variables", "network.preprocessing",
     "network.weights.source", "network.weights.formats", "commands.export", "exports.formats",
-    "exports.names",
+    "exports.names", "commands.start",
 ]  # fmt: skip
 
 READS_ENVIRONMENT = [
