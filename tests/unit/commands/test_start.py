@@ -10,7 +10,7 @@ import pytest
 from densenet_keras.errors import EXIT_USAGE
 
 ROOT = Path(__file__).parents[3]
-TRAINING = ["train_keras.py", "--synthetic_data", "true", "--model", "densenet_tiny", "--log_dir", "never_made"]
+TRAINING = ["train_keras.py", "--synthetic_data", "true", "--log_dir", "never_made"]
 
 
 def bare(command: List[str], search_path: str = "") -> "subprocess.CompletedProcess[str]":
