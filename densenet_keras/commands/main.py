@@ -33,6 +33,7 @@ TOOLS: Dict[str, options.Tool] = {
     "import": options.Tool("commands.import_weights", "a run folder from weights of other programs"),
     "predict": options.Tool("commands.predict", "what pictures show, by a trained network"),
     "export": options.Tool("commands.export", "a trained network as SavedModel, ONNX, TFLite, h5 and others"),
+    "completion": options.Tool("commands.completion", "a script for the tab key of bash or zsh"),
     **backends.tools(),
 }
 

@@ -30,7 +30,7 @@ from tests.support.readme import ENGLISH, FILES, FLAGS, PAIRS, README
 
 LETTERS = {"train": "T", "evaluate": "E", "finetune": "F"}
 VALUES = dict(zip(FLAGS, (". Values: ", "。取值：")))
-SHELL = ("|", ">", "&&", ";", "...")  # where the words of a command end
+SHELL = ("|", ">", ">>", "&&", ";", "...")  # where the words of a command end
 COMMAND_OF = {script: command for command, script in options.SCRIPTS.items()}
 
 
