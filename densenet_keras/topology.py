@@ -129,6 +129,17 @@ def adopt_rank_size(config: Config, environ: Mapping[str, str]) -> Config:
     return config.replace(rank_size=claim.size)
 
 
+def believed(environ: Mapping[str, str]) -> str:
+    """Which variables decide what this process is, as a sentence; empty if none of them is set."""
+    claim = _claim(environ)
+    if claim is not None:
+        verb = "say" if ", " in claim.source else "says"
+        return f"rank {claim.rank} of {claim.size}, as {claim.source} {verb}"
+    if environ.get("RANK_SIZE") and LOCAL_RANK not in environ:
+        return f"RANK_SIZE={environ['RANK_SIZE']} is not believed: without RANK_ID it makes no rank"
+    return ""
+
+
 @dataclass(frozen=True)
 class _Claim:
     """What the variables of one launcher say about this process."""

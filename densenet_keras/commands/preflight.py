@@ -16,8 +16,8 @@ from densenet_keras.data import classes, records
 from densenet_keras.errors import UsageError
 from densenet_keras.network.variants import VARIANTS
 from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAINING, Config, fields
-from densenet_keras.settings.rules import refuse, shown
-from densenet_keras.topology import Topology, in_place
+from densenet_keras.settings.rules import counted, refuse, shown
+from densenet_keras.topology import Topology, available_cores, believed, in_place
 
 # Settings that give a checkpoint its meaning: the run that wrote it and the one that continues agree.
 CONTINUED = (
@@ -31,6 +31,7 @@ REPORTED = (
     "intra_op_threads", "fast_cpu", "data_dir", "synthetic_data", "min_crop_area", "horizontal_flip",
     "backend", "precision_mode", "loss_scale", "callbacks",
 )  # fmt: skip
+MOST_RANKS_A_CORE = 16  # each is a process of its own with some hundred megabytes
 PROGRESS_SECONDS = 1.0
 PROGRESS_SECONDS_IN_A_FILE = 30.0
 
@@ -43,8 +44,13 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
     Raises:
         UsageError: naming flag, value, rule and remedy.
     """
+    told = believed(environ)
+    if told:  # by each rank: one that was left over in a shell would wait for peers that nobody started
+        sys.stderr.write(f"note: {told}\n")
     _check_image_size(config)
     _check_frozen_part(config)
+    if not in_place(environ) and not config.device.dry_run:
+        _check_cores(config)
     _check_backend_settings(config)
     _check_continued_run(config, environ)
     _check_checkpoints(config)
@@ -52,6 +58,16 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
         _check_callbacks(config.run.callbacks)
     _check_outputs(config)
     _check_data(config, environ)  # last, because it may take long
+
+
+def _check_cores(config: Config) -> None:
+    ranks, cores = backends.host(config).local_ranks(config), available_cores()
+    if ranks > MOST_RANKS_A_CORE * cores:
+        raise refuse(
+            "rank_size", config.device.rank_size,
+            f"this machine has {counted(cores, 'core')}, and at most {MOST_RANKS_A_CORE} ranks can share one; "
+            f"give --rank_size {cores}, or start the ranks on several hosts",
+        )  # fmt: skip
 
 
 def _check_frozen_part(config: Config) -> None:

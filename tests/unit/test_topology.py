@@ -12,6 +12,7 @@ from densenet_keras.topology import (
     Topology,
     adopt_rank_size,
     available_cores,
+    believed,
     in_place,
 )
 
@@ -219,3 +220,15 @@ def test_a_containers_quota_counts_not_the_machines_cores(tmp_path, monkeypatch,
 def test_a_task_that_there_is_none_of_here_is_named(text, said):
     with pytest.raises(UsageError, match=said):
         in_place({"TF_CONFIG": text})
+
+
+def test_the_variables_that_were_believed_are_named():
+    assert believed({}) == ""
+    assert believed({"RANK_ID": "0", "RANK_SIZE": "2"}) == "rank 0 of 2, as RANK_ID, RANK_SIZE say"
+    assert believed(tf_config(["a:1", "b:1"], 1)) == "rank 1 of 2, as TF_CONFIG says"
+    terminal = {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4"}  # srun --pty
+    assert believed(terminal) == "rank 0 of 4, as SLURM_PROCID, SLURM_NTASKS say"
+
+
+def test_a_number_of_ranks_that_was_left_over_is_named_and_not_believed():
+    assert "RANK_SIZE=8 is not believed" in believed({"RANK_SIZE": "8"})

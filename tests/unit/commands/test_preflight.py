@@ -46,6 +46,25 @@ def refused(command, *argv):
     return str(caught.value)
 
 
+# Ranks
+
+
+def test_more_ranks_than_the_cores_can_start_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(preflight, "available_cores", lambda: 2)
+    check(TRAIN, "--synthetic_data", "true", "--rank_size", "32")
+    message = refused(TRAIN, "--synthetic_data", "true", "--rank_size", "300")
+    assert "--rank_size 300" in message
+    assert "2 cores" in message
+    assert "give --rank_size 2" in message
+    check(TRAIN, "--synthetic_data", "true", "--rank_size", "300", "--dry_run", "true")
+
+
+def test_each_rank_that_somebody_started_says_which_variables_it_believes(capsys):
+    config = cli.parse(TRAIN, ["--model", "densenet_tiny", "--synthetic_data", "true", "--rank_size", "300"])
+    preflight.check(config, {"RANK_ID": "1", "RANK_SIZE": "300"})
+    assert capsys.readouterr().err.startswith("note: rank 1 of 300, as RANK_ID, RANK_SIZE say\n")
+
+
 # Data
 
 
