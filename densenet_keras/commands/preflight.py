@@ -65,8 +65,8 @@ def _check_cores(config: Config) -> None:
     if ranks > MOST_RANKS_A_CORE * cores:
         raise refuse(
             "rank_size", config.device.rank_size,
-            f"this machine has {counted(cores, 'core')}, and at most {MOST_RANKS_A_CORE} ranks can share one; "
-            f"give --rank_size {cores}, or start the ranks on several hosts",
+            f"this machine has {counted(cores, 'core')}, and at most {MOST_RANKS_A_CORE} ranks can share "
+            f"one; give --rank_size {cores}, or start the ranks on several hosts",
         )  # fmt: skip
 
 
