@@ -118,8 +118,9 @@ def _build(
 def _plan(config: Config) -> schedule.RunPlan:
     sizes = _IMAGENET
     if not config.data.synthetic_data and os.path.isdir(config.data.data_dir):
-        train = len(records.open_split(config.data.data_dir, records.TRAIN)) if config.trains else 0
+        data = config.data
+        split = records.open_split(data.data_dir, records.TRAIN, shards=data.shards) if config.trains else ()
         evaluates = config.run.mode != "train"
         validation = len(records.open_split(config.data.data_dir, records.VALIDATION)) if evaluates else 0
-        sizes = (train, validation)
+        sizes = (len(split), validation)
     return schedule.plan(config, *sizes)

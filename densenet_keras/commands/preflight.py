@@ -28,8 +28,8 @@ CONTINUED = (
 REPORTED = (
     "batch_size", "seed", "label_offset", "drop_rate", "dtype", "lr", "T_max", "lr_update", "warmup_epochs",
     "momentum", "use_nesterov", "label_smoothing", "weight_decay", "weight_decay_on", "rank_size",
-    "intra_op_threads", "fast_cpu", "data_dir", "synthetic_data", "min_crop_area", "horizontal_flip",
-    "backend", "precision_mode", "loss_scale", "callbacks",
+    "intra_op_threads", "fast_cpu", "data_dir", "shards", "synthetic_data", "min_crop_area",
+    "horizontal_flip", "backend", "precision_mode", "loss_scale", "callbacks",
 )  # fmt: skip
 MOST_RANKS_A_CORE = 16  # each is a process of its own with some hundred megabytes
 PROGRESS_SECONDS = 1.0
@@ -201,11 +201,15 @@ def _check_data(config: Config, environ: Mapping[str, str]) -> None:
         config, "data_dir", "the folder that holds the TFRecord shards train-* and validation-*, or "
         "--synthetic_data to try without data",
     )  # fmt: skip
+    shards = {records.TRAIN: config.data.shards, records.VALIDATION: ""}
     for name in names:
-        records.find_shards(config.data.data_dir, name)  # all that takes no time before what may take long
+        # All that takes no time before what may take long.
+        records.find_shards(config.data.data_dir, name, shards[name])
     assert config.model.num_classes is not None
     for name in names:
-        split = records.open_split(config.data.data_dir, name, progress=scan_progress(name), environ=environ)
+        split = records.open_split(
+            config.data.data_dir, name, shards=shards[name], progress=scan_progress(name), environ=environ
+        )
         records.check_labels(split, config.data.label_offset, config.model.num_classes)
         is_short = name == records.TRAIN and len(split) < _global_batch(config)
         if is_short and _speaks(config, environ):
@@ -229,7 +233,9 @@ def classes_in_data(config: Config) -> Optional[int]:
         return None
     if os.path.exists(os.path.join(data_dir, classes.LABELS_FILE)):
         return classes.find(data_dir, offset).count
-    split = records.open_split(data_dir, records.TRAIN, progress=scan_progress(records.TRAIN))
+    split = records.open_split(
+        data_dir, records.TRAIN, shards=config.data.shards, progress=scan_progress(records.TRAIN)
+    )
     return classes.find(data_dir, offset, [split]).count
 
 

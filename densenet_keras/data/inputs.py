@@ -47,7 +47,7 @@ class Inputs:
             self.train_images, self.eval_images = synthetic.SYNTHETIC_SPLIT_SIZES
             return
         if train:
-            self._train = records.open_split(config.data.data_dir, "train")
+            self._train = records.open_split(config.data.data_dir, "train", shards=config.data.shards)
         if evaluate:
             self._validation = records.open_split(config.data.data_dir, "validation")
         self.train_images = len(self._train) if self._train is not None else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import List, Mapping, Optional, Tuple
+from typing import List, Mapping, Optional, Set, Tuple
 
 import numpy as np
 
@@ -87,6 +87,7 @@ def open_split(
     data_dir: str,
     name: str,
     *,
+    shards: str = "",
     progress: Optional[record_index.Progress] = None,
     environ: Optional[Mapping[str, str]] = None,
 ) -> Split:
@@ -96,6 +97,7 @@ def open_split(
     cache for as long as names, sizes and times of the shards stay the same.
 
     Args:
+        shards: numbers of those to use, such as 0-99; they have an index of their own. Empty for all.
         progress: called with (bytes read, bytes in all) while an index is built.
         environ: looked up for XDG_CACHE_HOME, where the index goes if data_dir is read-only; the
             process's own by default.
@@ -103,17 +105,21 @@ def open_split(
     Raises:
         UsageError: no such folder, no or missing shards, a damaged record, no image or label in one.
     """
-    paths = find_shards(data_dir, name)
+    paths = find_shards(data_dir, name, shards)
     environ = os.environ if environ is None else environ
-    columns = record_index.load_or_build(data_dir, name, paths, progress, environ)
+    part = f"{name}-part" if shards else name  # the index of the whole split stays
+    columns = record_index.load_or_build(data_dir, part, paths, progress, environ)
     return Split(name=name, paths=tuple(paths), **columns)
 
 
-def find_shards(data_dir: str, name: str) -> List[str]:
+def find_shards(data_dir: str, name: str, wanted: str = "") -> List[str]:
     """Paths of the shards of a split, sorted.
 
+    Args:
+        wanted: numbers of those to give, such as 0-99 or 0-9,20; the others need not be there.
+
     Raises:
-        UsageError: the folder is missing, holds no shard, or not all of a numbered set.
+        UsageError: the folder is missing, holds no shard, or not all that are wanted of a numbered set.
     """
     try:
         present = sorted(os.listdir(data_dir))
@@ -133,9 +139,16 @@ def find_shards(data_dir: str, name: str) -> List[str]:
             + _naming_remedy(data_dir, name, present)
         )
     numbered = [file for file in shards if _NUMBERED.search(_stem_and_extension(file)[0])]
+    total = len(shards)
     if numbered:
         shards = numbered
-        _check_complete(data_dir, name, shards)
+        total = _total(data_dir, name, shards)
+    numbers = _numbers(wanted, total, f"--data_dir {data_dir}: {name}")
+    if numbered:
+        _check_complete(data_dir, name, shards, numbers)
+        shards = [file for file in shards if _number(file) in numbers]
+    else:
+        shards = [shards[number] for number in sorted(numbers)]
     return [os.path.join(data_dir, file) for file in shards]
 
 
@@ -170,7 +183,28 @@ def _listing(files: List[str]) -> str:
     return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
-def _check_complete(data_dir: str, name: str, shards: List[str]) -> None:
+def _numbers(wanted: str, total: int, what: str) -> Set[int]:
+    """The numbers in text such as 0-9,20; all of `total` if it is empty."""
+    numbers: Set[int] = set()
+    for part in wanted.split(",") if wanted else [f"0-{total - 1}"]:
+        first, _, last = part.partition("-")
+        low, high = int(first), int(last or first)
+        if not low <= high < total:
+            raise UsageError(
+                f"--shards {wanted}: {part} is no part of 0-{total - 1}, the shards that {what} counts; give "
+                "numbers among these, the smaller first"
+            )
+        numbers.update(range(low, high + 1))
+    return numbers
+
+
+def _number(file: str) -> int:
+    found = _NUMBERED.search(_stem_and_extension(file)[0])
+    return int(found.group(1)) if found else -1
+
+
+def _total(data_dir: str, name: str, shards: List[str]) -> int:
+    """How many shards the set has, as their names say."""
     numbers = [_NUMBERED.search(_stem_and_extension(file)[0]) for file in shards]
     totals = sorted({int(match.group(2)) for match in numbers if match})
     if len(totals) > 1:
@@ -183,17 +217,22 @@ def _check_complete(data_dir: str, name: str, shards: List[str]) -> None:
             f"--data_dir {data_dir}: {shards[0]} is one of {totals[0]} {name} shards by its name, and no set "
             f"has more than {_MOST_SHARDS}; rename the set"
         )
-    present = [int(match.group(1)) for match in numbers if match]
-    missing = sorted(set(range(totals[0])) - set(present))
+    return totals[0]
+
+
+def _check_complete(data_dir: str, name: str, shards: List[str], wanted: Set[int]) -> None:
+    total = _total(data_dir, name, shards)
+    present = [_number(file) for file in shards]
+    missing = sorted(wanted - set(present))
     if missing:
         raise UsageError(
-            f"--data_dir {data_dir}: {len(missing)} of {totals[0]} {name} shards missing, the first is "
-            f"{name}-{missing[0]:05d}-of-{totals[0]:05d}; copy the whole set"
+            f"--data_dir {data_dir}: {len(missing)} of {len(wanted)} {name} shards missing, the first is "
+            f"{name}-{missing[0]:05d}-of-{total:05d}; copy the whole set"
         )
-    if len(present) != totals[0]:
+    if len(present) != len(set(present)) or max(present) >= total:
         raise UsageError(
             f"--data_dir {data_dir} holds {len(present)} {name} shards that are numbered 0 to "
-            f"{totals[0] - 1}; remove the ones that do not belong to the set"
+            f"{total - 1}; remove the ones that do not belong to the set"
         )
 
 

@@ -42,6 +42,10 @@ class DataConfig:
         "path/data", "folder of the TFRecord shards train-* and validation-* (TF-Slim ImageNet layout)",
         rule=NOT_EMPTY, metavar="DIR",
     )
+    shards: str = flag(
+        "", "numbers of the training shards to use, such as 0-99 or 0-9,20; empty for all", commands=TRAINING,
+        rule=matches(r"(\d+(-\d+)?(,\d+(-\d+)?)*)?", "must be numbers and ranges, such as 0-99 or 0-9,20"),
+    )
     synthetic_data: bool = flag(
         False, "random images and labels instead of data_dir, to measure the step alone"
     )

@@ -10,9 +10,10 @@ import pytest
 from densenet_keras.backends.ascend import adapter
 from densenet_keras.commands import main as cli
 from densenet_keras.commands import preflight
-from densenet_keras.data import records
+from densenet_keras.data import inputs, records
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import ALL, EVALUATE, FINETUNE, TRAIN, Config
+from densenet_keras.topology import Topology
 from tests.support import records as fake
 
 
@@ -71,6 +72,15 @@ def test_each_rank_that_somebody_started_says_which_variables_it_believes(capsys
 def test_good_data_passes_and_leaves_no_run_folder(data_dir, tmp_path):
     check(TRAIN, "--data_dir", data_dir)
     assert not (tmp_path / "model_1p").exists()
+
+
+def test_training_reads_the_shards_that_were_asked_for(data_dir):
+    os.unlink(os.path.join(data_dir, "train-00001-of-00002"))
+    assert "train-00001-of-00002" in refused(TRAIN, "--data_dir", data_dir)
+    check(TRAIN, "--data_dir", data_dir, "--shards", "0")
+    config = cli.parse(TRAIN, ["--model", "densenet_tiny", "--data_dir", data_dir, "--shards", "0"])
+    assert inputs.Inputs(config, Topology(), train=True, evaluate=True).train_images == 3
+    assert "--shards first: must be numbers and ranges" in refused(TRAIN, "--shards", "first")
 
 
 def test_a_step_that_takes_more_images_than_there_are_is_mentioned(data_dir, capsys):

@@ -140,6 +140,32 @@ def test_only_shards_are_taken(data_dir):
     assert len(records.find_shards(data_dir, "train")) == 2
 
 
+def test_some_of_the_shards_are_used_and_the_others_need_not_be_there(tmp_path):
+    payloads = fake.noise_payloads(10, size=(6, 5))
+    data_dir = tmp_path / "data"
+    fake.write_split(data_dir, "train", payloads, 5)
+    whole = records.open_split(str(data_dir), "train")
+    os.unlink(shard(data_dir, 1, of=5))
+    part = records.open_split(str(data_dir), "train", shards="0,2-3")
+    names = [os.path.basename(path) for path in part.paths]
+    assert names == [f"train-0000{number}-of-00005" for number in (0, 2, 3)]
+    assert part.label.tolist() == [whole.label[row] for row in range(10) if whole.shard[row] in (0, 2, 3)]
+    with pytest.raises(UsageError, match="1 of 2 train shards missing, the first is train-00001-of-00005"):
+        records.open_split(str(data_dir), "train", shards="0-1")
+
+
+@pytest.mark.parametrize("wanted", ["2", "0-2", "1-0", "0,7"])
+def test_numbers_of_shards_that_are_not_there_are_refused_with_those_that_are(data_dir, wanted):
+    with pytest.raises(UsageError, match=f"--shards {wanted}: .* is no part of 0-1"):
+        records.find_shards(data_dir, "train", wanted)
+
+
+def test_the_index_of_the_whole_split_outlives_that_of_a_part(data_dir, builds):
+    for wanted in ("", "1", "", "1"):
+        records.open_split(data_dir, "train", shards=wanted)
+    assert len(builds) == 2
+
+
 def test_unnumbered_shards_are_taken(tmp_path):
     fake.write_shard(tmp_path / "train-a.tfrecord", fake.noise_payloads(2))
     fake.write_shard(tmp_path / "train-b.tfrecord", fake.noise_payloads(3))
