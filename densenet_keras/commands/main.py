@@ -131,6 +131,8 @@ def _run(config: Config) -> int:
     """On all ranks, or as the one rank that somebody else started this process as."""
     config = adopt_rank_size(config, os.environ)
     if not in_place(os.environ):
+        if sys.stderr.isatty():  # somebody waits, and the first words of the ranks take seconds
+            launcher.say("checked; loading TensorFlow")
         return launcher.launch(config, command=RANK_COMMAND)
     if Topology.from_environment(os.environ, config).is_primary:
         run_folder.write_request(config)
