@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Sequence
+from typing import Dict, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -25,36 +25,33 @@ class HostSum:
             integers: length of each int32 vector; sums must fit int32.
             floats: length of each float32 vector.
         """
-        self._lengths = {**integers, **floats}
-        self._dtypes: Dict[str, Any] = dict.fromkeys(integers, np.int32)
-        self._dtypes.update(dict.fromkeys(floats, np.float32))
+        self._lengths = (integers, floats)
         self._single = backend.topology.size == 1
         if self._single:
             return
-        self._fed = {
-            dtype: tf.compat.v1.placeholder(dtype, [sum(lengths.values())])
-            for dtype, lengths in ((np.int32, integers), (np.float32, floats))
-        }
-        self._sums = dict(zip(self._fed, backend.all_reduce_sum(list(self._fed.values()))))
+        self._fed = [
+            tf.compat.v1.placeholder(dtype, [sum(lengths.values())])
+            for dtype, lengths in zip((tf.int32, tf.float32), self._lengths)
+        ]
+        self._sums = backend.all_reduce_sum(self._fed)
 
     def __call__(
         self, session: tf.compat.v1.Session, vectors: Mapping[str, Sequence[float]]
     ) -> Dict[str, np.ndarray]:
         """Sums over ranks of the vectors given, int64 and float64; the others count as zeros."""
-        exact = {np.int32: np.int64, np.float32: np.float64}
+        exact = (np.int64, np.float64)
         if self._single:
-            return {name: np.asarray(v, exact[self._dtypes[name]]) for name, v in vectors.items()}
-        filled = {n: np.asarray(vectors.get(n, [0] * length)) for n, length in self._lengths.items()}
-        fed = {dtype: [filled[n] for n in filled if self._dtypes[n] is dtype] for dtype in self._fed}
-        feed = {node: np.concatenate(fed[dtype]) for dtype, node in self._fed.items()}
-        sums = session.run(self._sums, feed_dict=feed)
+            kinds = {name: kind for kind, lengths in zip(exact, self._lengths) for name in lengths}
+            return {name: np.asarray(vector, kinds[name]) for name, vector in vectors.items()}
+        packed = [
+            np.concatenate([vectors.get(name, [0] * length) for name, length in lengths.items()])
+            for lengths in self._lengths
+        ]
+        sums = session.run(self._sums, feed_dict=dict(zip(self._fed, packed)))
         found: Dict[str, np.ndarray] = {}
-        places: Dict[Any, int] = dict.fromkeys(self._fed, 0)
-        for name, length in self._lengths.items():
-            dtype = self._dtypes[name]
-            start = places[dtype]
-            places[dtype] = start + length
-            found[name] = sums[dtype][start : start + length].astype(exact[dtype])
+        for kind, lengths, together in zip(exact, self._lengths, sums):
+            ends = np.cumsum(list(lengths.values()))
+            found.update(zip(lengths, np.split(together.astype(kind), ends[:-1])))
         return {name: found[name] for name in vectors}
 
 
