@@ -43,7 +43,7 @@ def test_from_the_digits_to_twenty_pictures_each_of_five_letters_is_far_better_t
 
 
 @pytest.mark.parametrize(
-    "counts, flags",
+    ("counts", "flags"),
     [
         pytest.param({"A": 2, "B": 3, "C": 1}, (), id="fewer_than_a_batch_and_a_class_of_one"),
         pytest.param({"A": 5, "B": 4}, ("--bn_statistics", "keep", "--batch_size", 4), id="two_classes"),
