@@ -19,7 +19,7 @@ import numpy as np
 from densenet_keras import files
 from densenet_keras.data import tfrecord
 from densenet_keras.data.record_reader import RecordReader
-from densenet_keras.data.records import Split
+from densenet_keras.data.records import BadRecord, Split
 from densenet_keras.errors import UsageError
 
 LABELS_FILE = "labels.txt"
@@ -132,12 +132,18 @@ def read_labels(path: str, label_offset: int) -> Dict[int, str]:
 
 
 def _names_in_records(splits: Sequence[Split], label_offset: int, count: int) -> Optional[Tuple[str, ...]]:
-    """The name that all records asked give a class; None if a class has none, or more than one."""
+    """The name that all records asked give a class; None if a class has none, or more than one.
+
+    None as well where a record cannot be read: who needs the record itself will say so.
+    """
     found: Dict[int, set] = defaultdict(set)
-    for split in splits:
-        records = _asked(split)
-        for record, text in zip(records, _texts(split, records)):
-            found[int(split.label[record]) - label_offset].add(text)
+    try:
+        for split in splits:
+            records = _asked(split)
+            for record, text in zip(records, _texts(split, records)):
+                found[int(split.label[record]) - label_offset].add(text)
+    except BadRecord:
+        return None
     names = [found.get(number, set()) for number in range(count)]
     if any(len(texts) != 1 or None in texts for texts in names):
         return None
