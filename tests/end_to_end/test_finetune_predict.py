@@ -71,9 +71,12 @@ def test_several_classifiers_answer_in_python_as_the_command_does(trained, pictu
         second = densenet_keras.Classifier.load(run)
         answers = [first.predict([path])[0], second.predict(path)[0]]
         first_again = first.predict([(folder / "001.jpg").read_bytes()])[0]
+        of_folder = first.predict(str(folder))
         second.close()
     assert answers[0] == answers[1]
     assert first_again.top == answers[0].top
+    assert [os.path.basename(answer.path) for answer in of_folder] == sorted(os.listdir(str(folder)))
+    assert of_folder[1].top[0].number == answers[0].top[0].number
     assert predict("--restore", run, path)[0]["top"][0]["class"] == answers[0].top[0].number
 
 
