@@ -56,7 +56,7 @@ def stored_network(path: str) -> Optional[ModelConfig]:
     try:
         with open(file, encoding="utf-8") as opened:
             return Config.from_json({"model": json.load(opened)}).model
-    except (OSError, ValueError, UsageError) as error:
+    except (OSError, ValueError, RecursionError, UsageError) as error:
         raise UsageError(f"{file} does not hold the settings of a network: {error}") from error
 
 

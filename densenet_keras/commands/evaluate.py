@@ -160,6 +160,7 @@ def build_evaluation(
 def _epoch_of(path: str, step: int) -> Optional[float]:
     """Epochs that the run which wrote checkpoint `path` had trained, by the plan beside it."""
     plan_path = os.path.join(os.path.dirname(path), PLAN_FILE)
-    with contextlib.suppress(OSError, ValueError, TypeError), open(plan_path, encoding="utf-8") as file:
+    unreadable = contextlib.suppress(OSError, ValueError, RecursionError, TypeError)
+    with unreadable, open(plan_path, encoding="utf-8") as file:
         return RunPlan(**json.load(file)).epoch(step)
     return None

@@ -16,7 +16,7 @@ from densenet_keras.data import classes, records
 from densenet_keras.errors import UsageError
 from densenet_keras.network.variants import VARIANTS
 from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAINING, Config, fields
-from densenet_keras.settings.rules import counted, refuse, shown
+from densenet_keras.settings.rules import RUN_FILES, RUN_FOLDERS, counted, refuse, shown
 from densenet_keras.topology import Topology, available_cores, believed, in_place
 
 # Settings that give a checkpoint its meaning: the run that wrote it and the one that continues agree.
@@ -273,6 +273,15 @@ def _check_outputs(config: Config) -> None:
         raise refuse("log_dir", log_dir, "cannot be created or written; choose another folder")
     if os.path.isdir(os.path.join(log_dir, config.run.log_name)):
         raise refuse("log_name", config.run.log_name, f"is a folder in {log_dir}; choose another name")
+    for name in (*RUN_FILES, *RUN_FOLDERS):
+        path = os.path.join(log_dir, name)
+        if os.path.lexists(path) and os.path.isdir(path) != (name in RUN_FOLDERS):
+            there, needed = ("file", "folder") if name in RUN_FOLDERS else ("folder", "file")
+            raise refuse(
+                "log_dir", log_dir,
+                f"{name} in it is no {needed}, and a run keeps a {needed} of that name there; "
+                f"move that {there} away, or choose another folder",
+            )  # fmt: skip
     table = config.run.json
     folder = os.path.dirname(table) or "."
     if table and (os.path.isdir(table) or not os.path.isdir(folder) or not _can_write(folder)):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections import OrderedDict
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 
@@ -13,8 +14,17 @@ from densenet_keras.data import tfrecord
 from densenet_keras.data.order import NO_RECORD
 from densenet_keras.data.records import BadRecord, Split
 
-_MAX_OPEN_FILES = 256  # ImageNet has 1,024 shards, and 1,024 is the usual limit of a whole process
+_SHARE = 4  # a quarter of the files that the process may open: TensorFlow, sockets and logs need theirs
+_MOST_OPEN_FILES = 256  # ImageNet has 1,024 shards, and 1,024 is the usual limit
 _NONE = np.zeros(0, np.int64)
+
+
+def files_to_keep_open() -> int:
+    """How many shards one reader keeps open, by the limit of this process (ulimit -n)."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return _MOST_OPEN_FILES
+    return max(1, min(_MOST_OPEN_FILES, allowed // _SHARE))
 
 
 class RecordReader:
@@ -23,9 +33,9 @@ class RecordReader:
     Safe to call from several threads; calls take turns.
     """
 
-    def __init__(self, split: Split, max_open_files: int = _MAX_OPEN_FILES) -> None:
+    def __init__(self, split: Split, max_open_files: Optional[int] = None) -> None:
         self.split = split
-        self._max_open_files = max_open_files
+        self._max_open_files = max_open_files or files_to_keep_open()
         self._descriptors: OrderedDict[int, int] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -147,7 +147,7 @@ class Meeting:
         try:
             with open(os.path.join(self._folder, name), encoding="utf-8") as file:
                 values = json.load(file)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return values if isinstance(values, dict) else {}
 

@@ -12,10 +12,11 @@ from densenet_keras.settings.config import EVALUATE, FINETUNE, Config, settings
 from densenet_keras.settings.setting import Setting
 
 # The files of a run folder; the log must not be one of them.
-RESERVED_LOG_NAMES = (
+RUN_FILES = (
     "run.json", "evaluate.json", "labels.txt", "plan.json", "metrics.jsonl", "rank_table.json", "checkpoint",
-    "rank_logs", "best",
 )  # fmt: skip
+RUN_FOLDERS = ("rank_logs", "best")
+RESERVED_LOG_NAMES = (*RUN_FILES, *RUN_FOLDERS)
 
 
 def counted(count: int, noun: str) -> str:

@@ -148,7 +148,7 @@ def installed_operations(opp_path: str) -> Optional[FrozenSet[str]]:
         try:
             with open(os.path.join(opp_path, name), encoding="utf-8") as file:
                 listed: Dict[str, Any] = json.load(file)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         return frozenset(listed) | _STRUCTURAL
     return None

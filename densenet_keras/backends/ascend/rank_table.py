@@ -38,7 +38,7 @@ def load(path: str) -> RankTable:
         raise UsageError(
             f"rank table {path} cannot be read: {error.strerror}; give an existing file with --rank_table"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"rank table {path} is not JSON: {error}; write it anew") from error
     if not isinstance(values, dict):
         raise UsageError(f"rank table {path} must hold one JSON object, with server_list or group_list")

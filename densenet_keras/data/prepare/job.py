@@ -117,7 +117,8 @@ def _is_done(job: Job) -> bool:
     if DATASET_JSON not in workspace.other_data(data_dir):
         return False
     stored: Dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError), open(os.path.join(data_dir, DATASET_JSON)) as file:
+    path = os.path.join(data_dir, DATASET_JSON)
+    with contextlib.suppress(OSError, ValueError, RecursionError), open(path) as file:
         stored = json.load(file)
     present = all(os.path.exists(os.path.join(data_dir, shard.name)) for shard in job.plan.shards)
     if stored.get("fingerprint") == job.plan.fingerprint and present:

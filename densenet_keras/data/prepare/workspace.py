@@ -105,7 +105,7 @@ class Workspace:
             with open(os.path.join(self.folder, _PLAN), encoding="utf-8") as file:
                 stored: Dict[str, Any] = json.load(file)
             return stored if {"fingerprint", "shards"} <= set(stored) else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError, TypeError):
             return None
 
     def path(self, name: str) -> str:

@@ -1,5 +1,6 @@
 """Streams repeat bit for bit over ranks, threads and restarts; evaluation takes each image once."""
 
+import resource
 import subprocess
 import sys
 
@@ -170,6 +171,14 @@ def test_more_shards_than_open_files(train_split):
     assert len(reader._descriptors) == 1
     reader.close()
     assert reader.images(everything[:1])[0] == images[0]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "kept"), [(64, 16), (1024, 256), (10**6, 256), (2, 1), (resource.RLIM_INFINITY, 256)]
+)
+def test_a_process_that_may_open_few_files_keeps_few_shards_open(monkeypatch, train_split, allowed, kept):
+    monkeypatch.setattr(resource, "getrlimit", lambda limit: (allowed, allowed))
+    assert RecordReader(train_split)._max_open_files == kept
 
 
 # Evaluation

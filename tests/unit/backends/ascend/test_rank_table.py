@@ -220,6 +220,7 @@ def test_device_sets_that_the_910_connects(devices, allowed):
     ("content", "message"),
     [
         ("{", "is not JSON"),
+        ("[" * 99999, "is not JSON"),
         ("[]", "one JSON object"),
         ('{"status": "completed"}', "neither server_list nor group_list"),
         ('{"server_list": {}}', "must be a list"),
