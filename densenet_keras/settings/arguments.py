@@ -62,7 +62,7 @@ _PURPOSE = {
 _EXAMPLE = {
     TRAIN: "--data_dir /data/imagenet --log_dir run --rank_size 8 --max_epochs 150 --mode train_and_evaluate",
     EVALUATE: "--eval_dir run --data_dir /data/imagenet",
-    FINETUNE: "--restore run --data_dir my_data --num_classes 10 --max_epochs 20 --T_max 20",
+    FINETUNE: "--restore run --data_dir my_data --log_dir tuned --max_epochs 20",
 }
 _COMMON = {
     TRAIN: ("data_dir", "batch_size", "model", "num_classes", "lr", "max_epochs", "log_dir", "rank_size"),

@@ -192,7 +192,7 @@ class RunConfig:
         "documented value)", commands=TRAINING, rule=at_least(1),
     )
     max_epochs: Optional[int] = flag(
-        None, "epochs to train; goes before max_train_steps", commands=TRAINING, rule=at_least(1),
+        None, "epochs to train; takes precedence over max_train_steps", commands=TRAINING, rule=at_least(1),
         command_defaults={FINETUNE: 30},
     )
     epochs_between_evals: int = flag(
