@@ -43,7 +43,11 @@ class RunPlan:
             self.eval_interval_steps,
         )
         given = [interval for interval in intervals if interval]
-        return chunks(first_step, self.total_steps, self.iterations_per_loop, given)
+        # The pieces of the whole run, so that a run which was stopped inside one, and continues, ends its
+        # pieces, and writes its lines, at the steps of one that was not.
+        for start, end in chunks(0, self.total_steps, self.iterations_per_loop, given):
+            if end > first_step:
+                yield max(start, first_step), end
 
     def evaluates_at(self, step: int) -> bool:
         """Whether an evaluation is due after the chunk that ends at `step`."""
@@ -137,7 +141,7 @@ class StepLogs(Dict[str, float]):
     def __init__(self, scalars: Mapping[str, float], progress: Progress, interrupted: bool = False) -> None:
         super().__init__(scalars)
         self.progress = progress
-        self.interrupted = interrupted  # in on_train_end: a signal ended training early
+        self.interrupted = interrupted  # a signal ended the chunk or, in on_train_end, training early
 
     def scalars(self) -> Dict[str, float]:
         """All but `batch` and `size`, which Keras wants beside them."""

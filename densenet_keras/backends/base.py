@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from typing import Any, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -36,6 +36,12 @@ class ChunkResult(NamedTuple):
     data_wait_seconds: float  # of timed steps; NaN where the device takes its data by itself
     untimed_steps: int = 0  # steps made by first runs of a graph, which compile it
     untimed_seconds: float = 0.0  # that those took
+    stopped_after: Optional[int] = None  # steps done, where `pulse` asked to stop before all were
+
+
+def go_on() -> bool:
+    """A `pulse` that never asks to stop."""
+    return False
 
 
 class Backend(abc.ABC):
@@ -141,10 +147,17 @@ class Backend(abc.ABC):
         """Called once, after variables and iterators are initialised and before the graph is final."""
 
     @abc.abstractmethod
-    def run_steps(self, session: tf.compat.v1.Session, step: Step, count: int) -> ChunkResult:
-        """Advances exactly `count` steps, one at least.
+    def run_steps(
+        self, session: tf.compat.v1.Session, step: Step, count: int, pulse: Callable[[], bool] = go_on
+    ) -> ChunkResult:
+        """Advances `count` steps, one at least.
 
         The weights after a number of steps do not depend on how they were cut into calls.
+
+        Args:
+            pulse: called after each step by a backend that makes them one by one; it tells whether this
+                rank has been asked to stop. Such a backend may then end early, all ranks after the same
+                step. One whose steps run on the device by themselves does not call it.
         """
 
     def extra_metrics(self, metrics: Dict[str, float]) -> Dict[str, float]:

@@ -79,6 +79,8 @@ def evaluate(config: Config, rank: Optional[Rank] = None) -> List[CheckpointResu
         table = _Table(config, rank, session, validation, restorer)
         for each in found:
             table.add(each, console)
+            if rank.stop.is_set:
+                return table.results
         if console is not None:
             console.write("Finished evaluation")
             console.close()
@@ -129,6 +131,8 @@ class _Table:
                 console.write(f"passed over: {reason}")
             return
         result = self._validation.run(self._session, step, self._rank)
+        if result is None:
+            return  # a signal
         epoch = _epoch_of(path, step)
         self.results.append(CheckpointResult(path, step, epoch, **result._asdict()))
         if console is not None:

@@ -60,6 +60,7 @@ def run_configuration(configuration: Config) -> int:
         job.start()
         while job.is_alive():
             job.join(JOIN_SECONDS)  # a signal may reach any of TensorFlow's threads, and wake none
+            stop.leave_if_idle()
     if job.error is not None:
         return _report(job.error, job.log_path)
     return 128 + stop.signal if stop.is_set else EXIT_DONE

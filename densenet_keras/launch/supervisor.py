@@ -15,18 +15,13 @@ from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Seque
 
 from densenet_keras.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, RunError
 from densenet_keras.launch.rank_logs import FinalLines, RankLog, tee
+from densenet_keras.watchdog import ASKED_BY, SIGNALS, is_repeated
 
-# After a failure the other ranks mostly hang inside TensorFlow: seconds after it, signal. The second
-# SIGTERM makes a rank leave that still can.
-ABORT = ((0.0, signal.SIGTERM), (1.0, signal.SIGTERM), (5.0, signal.SIGKILL))
+# After a failure the other ranks mostly hang inside TensorFlow: seconds after it, signal. One that is
+# on its way out has the time between.
+ABORT = ((0.0, signal.SIGTERM), (2.0, signal.SIGKILL))
 DRAIN_SECONDS = 2.0
 POLL_SECONDS = 0.05
-# A lost terminal is a reason to save and leave too.
-FORWARDED_AS = {
-    signal.SIGINT: signal.SIGINT,
-    signal.SIGTERM: signal.SIGTERM,
-    signal.SIGHUP: signal.SIGTERM,
-}
 STOPPED = {EXIT_INTERRUPTED: signal.SIGINT, EXIT_TERMINATED: signal.SIGTERM}
 
 
@@ -71,7 +66,8 @@ def supervise(
     """Runs `command` once for each of `starts` and returns when all have ended.
 
     The first rank's output also goes to this process's stdout and stderr. SIGINT and SIGTERM are
-    passed on; ranks that have not left `grace_seconds` later are killed, at a second signal at once.
+    passed on; ranks that have not left `grace_seconds` later are killed, at a second signal at once. A
+    signal that follows within a second is not a second one: see `watchdog.is_repeated`.
 
     Raises:
         RunError: a process could not be started; none is left then.
@@ -97,6 +93,7 @@ class _Ranks:
         self._running: Dict[int, subprocess.Popen[bytes]] = {}
         self._tees: List[threading.Thread] = []
         self._due: List[Tuple[float, int]] = []  # (monotonic time, signal for all that still run)
+        self._asked_at: Optional[float] = None  # monotonic time of a first signal
         self._outcome = Outcome()
 
     @contextlib.contextmanager
@@ -106,7 +103,7 @@ class _Ranks:
             yield
             return
         previous: Dict[signal.Signals, Any] = {}
-        for signum in FORWARDED_AS:
+        for signum in SIGNALS:
             if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:
                 continue  # nohup
             previous[signum] = signal.signal(signum, lambda number, frame: self._events.append(number))
@@ -123,7 +120,7 @@ class _Ranks:
         # Through two pipes a progress bar and the lines above it would lose their order.
         joined = not shown or _go_to_one_place(sys.stdout, sys.stderr)
         # Blocked signals stay blocked in the new process until its handlers are in place.
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             process = subprocess.Popen(
                 list(command),
@@ -168,14 +165,18 @@ class _Ranks:
         return self._outcome
 
     def _on_signal(self, number: int) -> None:
-        signum = FORWARDED_AS[signal.Signals(number)]
+        now = time.monotonic()
         if self._outcome.failure is not None:
             return  # all are being ended already
-        if self._outcome.stop_signal:
-            self._due = [(time.monotonic(), signal.SIGKILL)]
+        if self._asked_at is not None:
+            if not is_repeated(number, now - self._asked_at):
+                self._due = [(now, signal.SIGKILL)]
             return
+        self._asked_at = now
+        if self._outcome.stop_signal:
+            return  # a rank was asked before
         say("stopping: the ranks finish their session.run, save and leave; again to kill them")
-        self._stop(signum)
+        self._stop(ASKED_BY[signal.Signals(number)])
 
     def _stop(self, signum: int) -> None:
         self._outcome.stop_signal = signum
@@ -188,7 +189,7 @@ class _Ranks:
         code = process.wait()
         if self._outcome.failure is not None or code == EXIT_DONE or rank in self._outcome.killed:
             return
-        if code == -self._outcome.stop_signal:
+        if -code in SIGNALS and self._outcome.stop_signal:  # before it could handle any
             return
         if code in STOPPED:  # somebody sent the signal to this rank alone
             if not self._outcome.stop_signal:

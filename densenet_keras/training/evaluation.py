@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import NamedTuple, Optional
 
@@ -19,6 +20,7 @@ from densenet_keras.training import steps
 from densenet_keras.training.agreement import HostSum
 
 QUIET_SECONDS = 30.0
+AGREEING_SECONDS = 2.0  # from one time that ranks ask each other whether to stop to the next
 
 
 class EvalResult(NamedTuple):
@@ -73,8 +75,10 @@ class Validation:
         self.model = model
         self.sums = steps.build_eval_step(logits, labels, weights, backend)
 
-    def run(self, session: tf.compat.v1.Session, step: int, rank: Rank) -> EvalResult:
+    def run(self, session: tf.compat.v1.Session, step: int, rank: Rank) -> Optional[EvalResult]:
         """Evaluates the variables of the session, those of global step `step`; called by all ranks.
+
+        None if a rank was asked to stop: all ranks then end after the same batch.
 
         A progress bar appears at once where a person watches, otherwise only if it takes long.
 
@@ -94,12 +98,16 @@ class Validation:
             **patience,
         )
         with bar, naming_bad_records(), rank.watchdog.phase("evaluating", self._timeout_seconds):
-            for _ in range(self._batches):
+            agreement = _StopAgreement(self.host_sum, session, rank)
+            for done in range(1, self._batches + 1):
                 batch = session.run(self.sums)
                 counts += (batch.top1, batch.top5, batch.images)
                 loss += float(batch.loss)
                 rank.watchdog.beat()
                 bar.update()
+                if done < self._batches and agreement.asks_to_stop(done):
+                    rank.stop.request(signal.SIGTERM)  # on the ranks that got no signal
+                    return None
             sums = self.host_sum(session, {"counts": counts.tolist(), "loss": [loss]})
         top1, top5, images = sums["counts"]
         if images != self._images:
@@ -114,3 +122,24 @@ class Validation:
             images=int(images),
             seconds=time.monotonic() - started,
         )
+
+
+class _StopAgreement:
+    """Whether a rank was asked to stop, known to all after the same batch, at a negligible cost."""
+
+    def __init__(self, host_sum: HostSum, session: tf.compat.v1.Session, rank: Rank) -> None:
+        self._sum = lambda name, value: float(host_sum(session, {name: [value]})[name][0])
+        self._rank = rank
+        self._started = time.monotonic()
+        self._next = 1
+
+    def asks_to_stop(self, done: int) -> bool:
+        """To be called by all ranks after each batch, the `done`th of this evaluation."""
+        if self._rank.topology.size == 1:
+            return self._rank.stop.is_set
+        if done < self._next:
+            return False
+        # The same number on all ranks, so that they agree about when to agree again.
+        mean_seconds = self._sum("loss", time.monotonic() - self._started) / self._rank.topology.size / done
+        self._next = done + max(1, int(AGREEING_SECONDS / max(mean_seconds, 1e-3)))
+        return self._sum("requests", int(self._rank.stop.is_set)) > 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import signal
 import time
-from typing import Callable, Dict, List, NamedTuple, Sequence, Set
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Set
 
 import tensorflow as tf
 from tensorflow.python.keras.callbacks import CallbackList
@@ -72,8 +73,8 @@ def run(
         hooks.set_params(_parameters(work.plan, work.step))
         hooks.set_model(work.model)
         work.model.stop_training = False
-        chunks = _Chunks(work, rank.watchdog, first_step_timeout_seconds)
-        return _train(work, hooks, chunks, rank.stop, agree)
+        chunks = _Chunks(work, rank, first_step_timeout_seconds)
+        return _train(work, hooks, chunks, rank, agree)
     except RuntimeError as error:
         if "Graph is finalized" not in str(error):
             raise
@@ -86,27 +87,32 @@ def run(
 
 
 def _train(
-    work: Run, hooks: CallbackList, chunks: _Chunks, stop: StopFlag, agree: Callable[[int], int]
+    work: Run, hooks: CallbackList, chunks: _Chunks, rank: Rank, agree: Callable[[int], int]
 ) -> int:
-    plan, model = work.plan, work.model
+    plan, model, stop = work.plan, work.model, rank.stop
+    in_callbacks = rank.watchdog.unlimited  # what users write may take its time
     epoch = _Epoch(hooks, plan)
     done = work.first_step
     logs = StepLogs({}, Progress(done, plan.epoch(done), 0, 0, 0.0, math.nan))
-    hooks.on_train_begin()
+    with in_callbacks():
+        hooks.on_train_begin()
     for start, end in plan.chunks(work.first_step):
-        epoch.begin(start)
-        batch = (end - 1) % plan.steps_per_epoch
-        size = (end - start) * plan.global_batch
-        hooks.on_train_batch_begin(batch, {"batch": batch, "size": size})
+        with in_callbacks():
+            epoch.begin(start)
+            hooks.on_train_batch_begin(**_batch(plan, start, end))
         logs = chunks.run(start, end)
-        logs.update(batch=batch, size=size)
+        stop.let_finish()  # before ranks meet below: once one has gone on, all have something to save
+        end = logs.progress.step
+        begun = _batch(plan, start, end)
+        batch = begun["batch"]
+        logs.update(begun["logs"])
         epoch.add(logs)
-        hooks.on_train_batch_end(batch, logs)
         done = end
-        if end % plan.steps_per_epoch == 0 or end == plan.total_steps:
-            epoch.end(logs.progress)
+        with in_callbacks():
+            hooks.on_train_batch_end(batch, logs)
+            if end % plan.steps_per_epoch == 0 or end == plan.total_steps:
+                epoch.end(logs.progress)
         requests = agree(STOP_TRAINING * bool(model.stop_training) + INTERRUPT * bool(stop.signal))
-        stop.let_finish()  # all ranks have something to save now
         if requests:
             # All ranks must leave the same way, whichever of them asked.
             model.stop_training = requests % INTERRUPT > 0
@@ -114,45 +120,76 @@ def _train(
             if requests >= INTERRUPT and not stop.signal:
                 stop.request(signal.SIGTERM)
             break
-    if not logs.interrupted:
-        epoch.end(logs.progress)
-    hooks.on_train_end(StepLogs({}, logs.progress, logs.interrupted))
+    with in_callbacks():
+        if not logs.interrupted:
+            epoch.end(logs.progress)
+        hooks.on_train_end(StepLogs({}, logs.progress, logs.interrupted))
     return done
+
+
+def _batch(plan: RunPlan, start: int, end: int) -> Dict[str, Any]:
+    """What on_train_batch_begin is called with for a chunk."""
+    batch = (end - 1) % plan.steps_per_epoch
+    return {"batch": batch, "logs": {"batch": batch, "size": (end - start) * plan.global_batch}}
 
 
 class _Chunks:
     """Runs chunks against the clock and the watchdog."""
 
-    def __init__(self, work: Run, watchdog: Watchdog, first_step_timeout_seconds: float) -> None:
+    def __init__(self, work: Run, rank: Rank, first_step_timeout_seconds: float) -> None:
         self._plan, self._backend = work.plan, work.backend
         self._run_steps = functools.partial(work.backend.run_steps, work.session, work.step)
-        self._watchdog, self._timeout_seconds = watchdog, first_step_timeout_seconds
+        self._stop, self._watchdog = rank.stop, rank.watchdog
+        self._timeout_seconds = first_step_timeout_seconds
         self._counts_seen: Set[int] = set()
 
     def run(self, start: int, end: int) -> StepLogs:
-        """Runs steps start to end; scalars and progress of the last one."""
+        """Runs steps start to end, or fewer if a rank is asked to stop; scalars and progress of the last."""
         count = end - start
         begun = time.monotonic()
-        if count in self._counts_seen:
-            result = self._run_steps(count)
-        else:
-            # A device may compile another graph for another number of steps.
+        with contextlib.ExitStack() as first_time:
+            if count not in self._counts_seen:
+                # A device may compile another graph for another number of steps.
+                what = f"running {count} steps for the first time"
+                first_time.enter_context(self._watchdog.phase(what, self._timeout_seconds))
+            pulse = _Pulse(self._stop, self._watchdog, first_time, compiles=count not in self._counts_seen)
             self._counts_seen.add(count)
-            with self._watchdog.phase(f"running {count} steps for the first time", self._timeout_seconds):
-                result = self._run_steps(count)
+            result = self._run_steps(count, pulse)
         seconds = time.monotonic() - begun
-        self._watchdog.beat(None if result.untimed_steps else seconds)
+        if not pulse.felt:
+            self._watchdog.beat(seconds, compiled=result.untimed_steps > 0)
+        done = count if result.stopped_after is None else result.stopped_after
         scalars = {name: float(value) for name, value in result.metrics.items()}
         scalars.update(self._backend.extra_metrics(scalars))
         progress = Progress(
-            step=end,
-            epoch=self._plan.epoch(end),
-            steps=count,
-            timed_steps=count - result.untimed_steps,
+            step=start + done,
+            epoch=self._plan.epoch(start + done),
+            steps=done,
+            timed_steps=done - result.untimed_steps,
             timed_seconds=seconds - result.untimed_seconds,
             data_wait_seconds=result.data_wait_seconds,
         )
-        return StepLogs(scalars, progress)
+        return StepLogs(scalars, progress, interrupted=done < count)
+
+
+class _Pulse:
+    """Called between the steps of a chunk: tells the watchdog, and the backend whether to stop."""
+
+    def __init__(
+        self, stop: StopFlag, watchdog: Watchdog, first_time: contextlib.ExitStack, compiles: bool
+    ) -> None:
+        self._stop, self._watchdog = stop, watchdog
+        self._first_time, self._compiles = first_time, compiles
+        self._before = time.monotonic()
+        self.felt = False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        self._watchdog.beat(now - self._before, compiled=self._compiles)
+        self._first_time.close()  # only the first step compiles, where they come one by one
+        self._compiles = False
+        self._before, self.felt = now, True
+        return bool(self._stop.signal)
 
 
 class _Epoch:

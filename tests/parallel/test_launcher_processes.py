@@ -9,10 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from densenet_keras.settings import config as configuration
+from densenet_keras.watchdog import SAME_REQUEST_SECONDS
 from tests.support.paths import ROOT
 
 LIMIT_SECONDS = 60  # to end a test that hangs; none measures time
@@ -275,11 +277,28 @@ def test_second_signal_kills(start):
     launched.process.send_signal(signal.SIGINT)
     for rank in launched.ranks:
         assert rank.read() == f"signal {signal.SIGINT:d}"
+    time.sleep(1.2 * SAME_REQUEST_SECONDS)  # until then it counts as the same request
     launched.process.send_signal(signal.SIGINT)
     assert all(rank.is_gone() for rank in launched.ranks)
     code, _, err = launched.finish()
     assert code == 130
     assert "killed because they did not stop: ranks 0, 1" in err
+
+
+def test_a_request_that_reaches_everybody_twice_leaves_ranks_their_time(start):
+    launched = start(2)
+    for rank in launched.ranks:
+        rank.order("stubborn")
+    for _ in range(2):
+        launched.process.send_signal(signal.SIGTERM)
+        for rank in launched.ranks:
+            os.kill(rank.pid, signal.SIGTERM)
+    for rank in launched.ranks:
+        rank._link.sendall(b"exit 0\n")
+        rank.wait_until_gone()
+    code, _, err = launched.finish()
+    assert code == 143
+    assert "killed" not in err
 
 
 def test_ranks_that_do_not_stop_in_time_are_killed(start):

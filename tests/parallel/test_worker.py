@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -52,8 +53,10 @@ def start(tmp_path):
             [sys.executable, "-c", WORKER.replace("{job}", job), path],
             env={**base, "PYTHONPATH": ROOT, **(environment or {})},
             cwd=str(tmp_path),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,
         )
         started.append(process)
         return process
@@ -119,6 +122,54 @@ def test_second_signal_ends_work_that_does_not_listen(start):
     ready(process)
     process.send_signal(signal.SIGINT)
     assert b"stopping" in process.stderr.readline()
+    while process.poll() is None:  # at first they count as one request
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert finish(process)[0] == 130
+
+
+WAIT_FOR_MORE = "wait_for_signal(stop); print(sys.stdin.readline().strip(), flush=True)"
+
+
+@pytest.mark.parametrize("repeated", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_same_request_twice_is_one_request(start, repeated):
+    """As `timeout` and systemd make it, which signal every process they know of."""
+    process = start(WAIT_FOR_MORE)
+    ready(process)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(repeated)
+    assert process.stdout.readline() == b"asked\n"
+    process.stdin.write(b"saved\n")
+    result, out, _ = finish(process)
+    assert out.startswith("saved\n")
+    # Of two signals that wait for the interpreter it handles the lower number first.
+    assert result == 143 or (result, repeated) == (130, signal.SIGINT)
+
+
+def test_a_rank_under_a_launcher_ignores_every_repetition(start, tmp_path):
+    """The launcher decides when to kill; here it is the test."""
+    process = start(WAIT_FOR_MORE, {"DENSENET_KERAS_PARENT": "x"})
+    ready(process)
+    for _ in range(30):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+    process.stdin.write(b"saved\n")
+    result, out, _ = finish(process)
+    assert (result, out.split("\n")[:2]) == (143, ["asked", "saved"])
+
+
+def test_hangup_stops_as_sigterm_does_and_not_under_nohup(start):
+    process = start("wait_for_signal(stop)")
+    ready(process)
+    process.send_signal(signal.SIGHUP)
+    assert finish(process)[0] == 143
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start("wait_for_signal(stop)")
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    ready(process)
+    process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 130
 

@@ -33,7 +33,7 @@ class ToyBackend:
         self.counts = []
         self.on_step = on_step or (lambda step: {})
 
-    def run_steps(self, session, step, count):
+    def run_steps(self, session, step, count, pulse=None):
         untimed_steps = 0 if self.counts else count
         self.counts.append(count)
         metrics = {}
@@ -64,8 +64,11 @@ class Watchdog:
     def __init__(self):
         self.beats, self.phases = [], []
 
-    def beat(self, seconds=None):
-        self.beats.append(seconds)
+    def beat(self, seconds=None, compiled=False):
+        self.beats.append(None if compiled else seconds)
+
+    def unlimited(self):
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def phase(self, what, timeout_seconds):

@@ -21,7 +21,7 @@ def watch(monkeypatch):
     class GivenUp(Exception):
         pass
 
-    def give_up(phase, silent_seconds):
+    def give_up(phase, silent_seconds, others):
         raise GivenUp(phase.what)
 
     def run(watchdog, polls):
@@ -90,3 +90,37 @@ def test_usual_times_are_learned():
     for seconds in [2.0, 3.0, 4.0, 100.0, 3.0]:
         watchdog.beat(seconds)
     assert watchdog._phases[-1].timeout_seconds == 20 * 3.0
+
+
+def test_the_time_of_a_first_run_is_allowed_again_until_another_is_known():
+    watchdog = make(60.0, 1.0)
+    watchdog.beat(700.0, compiled=True)
+    assert watchdog.state().timeout_seconds >= 700.0
+    watchdog.beat(3.0)
+    assert watchdog.state().timeout_seconds == 20 * 3.0
+
+
+def test_code_that_is_not_ours_may_take_its_time(watch):
+    watchdog = make()
+    callbacks = watchdog.unlimited()
+    assert watch(watchdog, [(1.0, callbacks.__enter__), *[(1.0, nothing)] * 1000]) is None
+
+
+class AtWork(watchdogs.Others):
+    at_work = True
+
+    def are_at_work(self):
+        return self.at_work
+
+    def story(self):
+        return ""
+
+
+def test_a_rank_waits_for_another_that_is_at_work(watch):
+    watchdog, others = make(), AtWork()
+    watchdog.beat()
+    watchdog.ask(others)
+    quiet = [(1.0, nothing)]
+    assert watch(watchdog, quiet * 100) is None
+    others.at_work = False
+    assert watch(watchdog, quiet) == "training"

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import tensorflow as tf
 
@@ -19,7 +19,7 @@ from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.backends.ascend import session as npu_session
 from densenet_keras.backends.ascend.overflow import OverflowCounter
-from densenet_keras.backends.base import Backend, ChunkResult, Step
+from densenet_keras.backends.base import Backend, ChunkResult, Step, go_on
 from densenet_keras.errors import RunError
 from densenet_keras.schedule import RunPlan
 from densenet_keras.settings.config import Config
@@ -247,7 +247,9 @@ class AscendBackend(Backend):
                 )
             self.check_graph(self._fetches(self._loop_op, step), "training")
 
-    def run_steps(self, session: tf.compat.v1.Session, step: Step, count: int) -> ChunkResult:
+    def run_steps(
+        self, session: tf.compat.v1.Session, step: Step, count: int, pulse: Callable[[], bool] = go_on
+    ) -> ChunkResult:
         """See `Backend.run_steps`: loops first, then what is left over as single steps."""
         if count < 1 or self._loop_op is None:
             raise ValueError(f"run_steps of {count} steps; at least 1, and after prepare_steps")

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
-from densenet_keras.backends.base import Backend, ChunkResult, Step
+from densenet_keras.backends.base import Backend, ChunkResult, Step, go_on
 from densenet_keras.backends.tensorflow import cuda_driver, gradients
 from densenet_keras.backends.tensorflow.collectives import Collectives
 from densenet_keras.errors import RunError, UsageError
@@ -62,6 +62,7 @@ class TensorFlowBackend(Backend):
                 accelerator=f"{task}/device:GPU:0" if self._has_gpu else "",
             )
         self._data_wait: Optional[tf.Tensor] = None
+        self._stop: Optional[_Stop] = None
         self._runner: Optional[_Runner] = None
 
     def describe_device(self) -> str:
@@ -126,6 +127,20 @@ class TensorFlowBackend(Backend):
             return tf.no_op(name="broadcast")
         return self._collectives.from_rank_0(floating)
 
+    def exchange(
+        self, gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor]
+    ) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
+        """See `Backend.exchange`; whether a rank was asked to stop travels with the losses.
+
+        So all ranks learn it in the same step, and at no cost.
+        """
+        if self._collectives is None:
+            return super().exchange(gradients, scalars)
+        asked = tf.compat.v1.placeholder(tf.float32, [], name="asked_to_stop")
+        gradients, means = super().exchange(gradients, [*scalars, asked])
+        self._stop = _Stop(asked, means[-1])
+        return gradients, means[:-1]
+
     def measure_get_next(self, iterator: Any) -> Any:
         """`iterator.get_next()` between two readings of the clock, for `ChunkResult.data_wait_seconds`."""
         start = tf.timestamp()
@@ -135,7 +150,9 @@ class TensorFlowBackend(Backend):
             self._data_wait = tf.timestamp() - start
         return batch
 
-    def run_steps(self, session: tf.compat.v1.Session, step: Step, count: int) -> ChunkResult:
+    def run_steps(
+        self, session: tf.compat.v1.Session, step: Step, count: int, pulse: Callable[[], bool] = go_on
+    ) -> ChunkResult:
         """See `Backend.run_steps`: `count` runs of one and the same fetch.
 
         Fetching the metrics every time costs nothing next to a step, while a second set of fetches would
@@ -144,21 +161,37 @@ class TensorFlowBackend(Backend):
         if count < 1:
             raise ValueError(f"count={count}; a chunk has at least one step")
         untimed_steps = 0
-        untimed_seconds = 0.0
+        untimed_seconds = data_wait_seconds = 0.0
         if self._runner is None or self._runner.step is not step:
-            fetches = {"train_op": step.train_op, "metrics": step.metrics}
-            if self._data_wait is not None and self._data_wait.graph is session.graph:
-                fetches["data_wait_seconds"] = self._data_wait
-            self._runner = _Runner(step, session.make_callable(fetches))
+            self._runner = self._make_runner(session, step)
+            untimed_steps = 1
+        asked = stops = False
+        done = 0
+        while done < count and not stops:
             started = time.monotonic()
-            fetched = self._runner.run()
-            untimed_steps, untimed_seconds = 1, time.monotonic() - started
-        data_wait_seconds = 0.0
-        for _ in range(count - untimed_steps):
-            fetched = self._runner.run()
-            data_wait_seconds += float(fetched.get("data_wait_seconds", math.nan))
+            fetched = self._runner.run(asked)
+            done += 1
+            if done <= untimed_steps:
+                untimed_seconds = time.monotonic() - started
+            else:
+                data_wait_seconds += float(fetched.get("data_wait_seconds", math.nan))
+            asked = pulse()
+            # Several ranks stop where all of them have seen that one was asked.
+            stops = fetched["asked"] > 0.0 if "asked" in fetched else asked and self.topology.size == 1
         metrics = {name: float(value) for name, value in fetched["metrics"].items()}
-        return ChunkResult(metrics, data_wait_seconds, untimed_steps, untimed_seconds)
+        stopped_after = done if done < count else None
+        return ChunkResult(metrics, data_wait_seconds, untimed_steps, untimed_seconds, stopped_after)
+
+    def _make_runner(self, session: tf.compat.v1.Session, step: Step) -> _Runner:
+        fetches = {"train_op": step.train_op, "metrics": step.metrics}
+        if self._data_wait is not None and self._data_wait.graph is session.graph:
+            fetches["data_wait_seconds"] = self._data_wait
+        if self._stop is None or self._stop.asked.graph is not session.graph:
+            run = session.make_callable(fetches)
+            return _Runner(step, lambda asked: run())
+        fetches["asked"] = self._stop.seen
+        run_asked = session.make_callable(fetches, feed_list=[self._stop.asked])
+        return _Runner(step, lambda asked: run_asked(float(asked)))
 
     def _session_config(self) -> tf.compat.v1.ConfigProto:
         """The same for the server and for every session: the first of a process sets its threads."""
@@ -182,9 +215,16 @@ class TensorFlowBackend(Backend):
         return config
 
 
+class _Stop(NamedTuple):
+    """How ranks learn in a step that one of them was asked to stop: fed on each, the mean read on all."""
+
+    asked: tf.Tensor
+    seen: tf.Tensor
+
+
 class _Runner(NamedTuple):
     step: Step
-    run: Callable[[], Dict[str, Any]]
+    run: Callable[[bool], Dict[str, Any]]  # given whether this rank was asked to stop
 
 
 def _has_gpu(topology: Topology) -> bool:

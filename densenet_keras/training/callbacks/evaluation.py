@@ -37,14 +37,15 @@ class Evaluate(tf.keras.callbacks.Callback):
     def __init__(
         self,
         plan: RunPlan,
-        evaluate: Callable[[int], EvalResult],
+        evaluate: Callable[[int], Optional[EvalResult]],
         reports: Sequence[Report] = (),
         missed_step: Optional[int] = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
-            evaluate: given the global step, the result over all ranks, equal on each.
+            evaluate: given the global step, the result over all ranks, equal on each; None if a signal
+                interrupted it: the run that continues makes up for it.
             missed_step: the step that training continues from, if its evaluation is still to be made.
             reports: called with each result; empty on all ranks but the primary.
         """
@@ -63,6 +64,8 @@ class Evaluate(tf.keras.callbacks.Callback):
         if not self._plan.evaluates_at(step):
             return
         result = self._run(step)
+        if result is None:
+            return
         logs.update(val_top1=result.top1, val_top5=result.top5, val_loss=result.loss)
 
     def on_train_end(self, logs: StepLogs) -> None:
@@ -71,10 +74,12 @@ class Evaluate(tf.keras.callbacks.Callback):
         if trained and not logs.interrupted and self._evaluated_step != logs.progress.step:
             self._run(logs.progress.step)
 
-    def _run(self, step: int) -> EvalResult:
+    def _run(self, step: int) -> Optional[EvalResult]:
         time_utc = format_utc(self._clock())
         result = self._evaluate(step)
         self._evaluated_step = step
+        if result is None:
+            return None
         for report in self._reports:
             report(step, self._plan.epoch(step), result, time_utc)
         return result

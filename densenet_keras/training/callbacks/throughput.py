@@ -31,7 +31,7 @@ class Throughput(tf.keras.callbacks.Callback):
             self._steps += progress.timed_steps
             self._seconds += progress.timed_seconds
             self._data_wait_seconds += progress.data_wait_seconds
-        if not self._plan.logs_at(progress.step):
+        if not self._plan.logs_at(progress.step) or logs.interrupted:  # lines do not depend on signals
             return
         timed = self._seconds > 0.0
         images = self._steps * self._plan.global_batch

@@ -221,3 +221,38 @@ def test_the_backends_own_scalars_reach_the_logs():
     backend.extra_metrics = lambda metrics: {"skipped_steps": 2.0 + metrics["loss"]}
     toy.run(toy.plan(1), [recorder], backend=backend)
     assert recorder.calls[3][2]["skipped_steps"] == 2.01
+
+
+class StoppedBackend(ToyBackend):
+    """Makes steps one by one; a signal comes in the course of step `at`."""
+
+    def __init__(self, stop, at, first_step=0):
+        super().__init__(first_step)
+        self.stop, self.at = stop, at
+
+    def run_steps(self, session, step, count, pulse=None):
+        for done in range(1, count + 1):
+            result = super().run_steps(session, step, 1)
+            if self.step == self.at:
+                self.stop.request(15)
+            if pulse():
+                break
+        return result._replace(untimed_steps=0, stopped_after=done if done < count else None)
+
+
+def test_a_signal_stops_between_the_steps_of_a_chunk_and_the_next_run_ends_it():
+    stop, recorder = toy.Stop(), Recorder()
+    plan = toy.plan(20, iterations_per_loop=10, log_interval_steps=0)
+    assert toy.run(plan, [recorder], backend=StoppedBackend(stop, 13), stop=stop) == 13
+    assert recorder.calls[-1][0] == "on_train_end"
+    assert recorder.calls[-1][2].interrupted
+    assert [logs["size"] for name, _, logs in recorder.calls if name == "on_batch_end"] == [40, 12]
+    assert list(plan.chunks(13)) == [(13, 20)]
+
+
+def test_every_step_that_the_host_makes_is_progress():
+    watchdog, stop = toy.Watchdog(), toy.Stop()
+    toy.run(toy.plan(10, iterations_per_loop=10), [], backend=StoppedBackend(stop, 99), stop=stop, watchdog=watchdog)
+    assert len(watchdog.beats) == 10
+    assert watchdog.beats[0] is None, "it compiles"
+    assert None not in watchdog.beats[1:]
