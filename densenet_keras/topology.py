@@ -32,6 +32,13 @@ MPI_VARIABLES = (
     ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 )
 _VALUE_SHOWN = 500  # characters
+# Name, rank, size of launchers whose ranks would not know of each other.
+FOREIGN_LAUNCHERS = (
+    ("horovodrun", "HOROVOD_RANK", "HOROVOD_SIZE"),
+    ("mpirun of MVAPICH2", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
+    ("torchrun or the like", "RANK", "WORLD_SIZE"),
+)
 FIRST_SPECIAL_SLURM_STEP = 0xFFFFFFF0  # above: batch script, interactive shell, not a step of srun
 
 
@@ -113,6 +120,27 @@ def _cpu_quota(cgroup: str) -> Optional[float]:
 def in_place(environ: Mapping[str, str]) -> bool:
     """Whether a process with environment `environ` already is a rank that somebody started."""
     return _claim(environ) is not None
+
+
+def refuse_foreign_launcher(environ: Mapping[str, str]) -> None:
+    """Refuses to be one of several processes of a launcher whose ranks this project does not know.
+
+    Each would train by itself, all into one folder.
+
+    Raises:
+        UsageError: naming the launcher and what to use.
+    """
+    if in_place(environ):
+        return
+    for launcher, rank, size in FOREIGN_LAUNCHERS:
+        if environ.get(rank, "").isdigit() and environ.get(size, "").isdigit() and int(environ[size]) > 1:
+            ranks = environ[size]
+            raise UsageError(
+                f"{rank}={environ[rank]}, {size}={ranks}: {launcher} started this process as one of {ranks}, "
+                f"and its ranks are not known here; start the command itself with --rank_size {ranks}, or by "
+                f"mpirun -np {ranks} or srun --ntasks={ranks}, or set TF_CONFIG; unset {rank} if it is a "
+                "remnant"
+            )
 
 
 def adopt_rank_size(config: Config, environ: Mapping[str, str]) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -16,17 +17,21 @@ from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
 from densenet_keras.commands import foreign, preflight, start
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
-from densenet_keras.launch import launcher
+from densenet_keras.launch import folder_lock, launcher
 from densenet_keras.network.variants import VARIANTS
 from densenet_keras.settings import arguments as options
 from densenet_keras.settings import config as configuration
-from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAIN, Config, ModelConfig, fields
+from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAIN, TRAINING, Config, ModelConfig, fields
 from densenet_keras.settings.rules import refuse, shown, validate
-from densenet_keras.topology import Topology, adopt_rank_size, available_cores, in_place
+from densenet_keras.topology import (
+    Topology,
+    adopt_rank_size,
+    available_cores,
+    in_place,
+    refuse_foreign_launcher,
+)
 
 # Commands of `python -m densenet_keras` beside train, evaluate and finetune; see `arguments.Tool`.
-RANK_COMMAND = [sys.executable, "-m", "densenet_keras.commands.worker"]
-
 TOOLS: Dict[str, options.Tool] = {
     "check": options.Tool("commands.check", "what is wrong with a data set, record by record"),
     "prepare": options.Tool("commands.prepare", "pictures to a data set: TFRecord shards, labels, an index"),
@@ -36,6 +41,12 @@ TOOLS: Dict[str, options.Tool] = {
     "completion": options.Tool("commands.completion", "a script for the tab key of bash or zsh"),
     **backends.tools(),
 }
+
+# What a rank runs. Not by -m, which imports from the current folder first: a socket.py there would run.
+RANK_COMMAND = [
+    sys.executable, "-c",
+    "import sys; del sys.path[0]; from densenet_keras.commands.worker import main; main()",
+]  # fmt: skip
 
 _MODEL_SETTINGS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 # Of each command: the flag of its checkpoint, the settings that must be the checkpoint's for its
@@ -130,15 +141,21 @@ def _main(command: str, argv: List[str]) -> int:
 def _run(config: Config) -> int:
     """On all ranks, or as the one rank that somebody else started this process as."""
     config = adopt_rank_size(config, os.environ)
-    if not in_place(os.environ):
-        if sys.stderr.isatty():  # somebody waits, and the first words of the ranks take seconds
-            launcher.say("checked; loading TensorFlow")
-        return launcher.launch(config, command=RANK_COMMAND)
-    if Topology.from_environment(os.environ, config).is_primary:
-        run_folder.write_request(config)
-    from densenet_keras.commands import worker  # what a rank needs, the launcher does not
+    refuse_foreign_launcher(os.environ)
+    with contextlib.ExitStack() as stack:
+        starts_here = not in_place(os.environ)
+        is_primary = starts_here or Topology.from_environment(os.environ, config).is_primary
+        if is_primary and config.command in TRAINING:
+            stack.enter_context(folder_lock.held(config.run.log_dir))
+        if starts_here:
+            if sys.stderr.isatty():  # somebody waits, and the first words of the ranks take seconds
+                launcher.say("checked; loading TensorFlow")
+            return launcher.launch(config, command=RANK_COMMAND)
+        if is_primary:
+            run_folder.write_request(config)
+        from densenet_keras.commands import worker  # what a rank needs, the launcher does not
 
-    return worker.run_configuration(config)
+        return worker.run_configuration(config)
 
 
 def _open_closed_streams() -> None:

@@ -174,7 +174,7 @@ def _check_holds_checkpoints(name: str, path: str) -> None:
 def _check_callbacks(callbacks: str) -> None:
     """Looks for the module's file without importing it: that may take TensorFlow, and is the ranks' part."""
     module = callbacks.partition(":")[0]
-    places: Optional[Sequence[str]] = [os.getcwd(), *sys.path]
+    places: Optional[Sequence[str]] = [*sys.path, os.getcwd()]
     name = ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part

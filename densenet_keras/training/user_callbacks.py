@@ -31,7 +31,8 @@ _NOT_IN_TRAINING = (
 def load(reference: str) -> List[tf.keras.callbacks.Callback]:
     """The list that function `reference`, "module:function", returns.
 
-    The module is looked for in the current folder first. Called on every rank.
+    The module is looked for in the current folder last, so that none there takes another's place.
+    Called on every rank.
 
     Raises:
         UsageError: no such module or function, or it returns something else than Keras callbacks.
@@ -41,7 +42,7 @@ def load(reference: str) -> List[tf.keras.callbacks.Callback]:
         raise UsageError(f"--callbacks {reference} must read module:function, such as my_callbacks:create")
     folder = os.getcwd()
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)  # last: a socket.py there is none of anybody's business
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

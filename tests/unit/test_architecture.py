@@ -40,7 +40,8 @@ NO_TENSORFLOW = [
     "prediction.pictures", "prediction.answers", "prediction.source", "commands.advice",
     "data.picture_header", "data.exif", "data.classes", "data.tfrecord", "data.order",
     "data.record_index", "data.records", "data.record_reader", "launch.launcher", "launch.supervisor",
-    "launch.rank_logs", "launch.rendezvous", "launch.diagnosis", "backends", "backends.ascend.adapter",
+    "launch.rank_logs", "launch.rendezvous", "launch.diagnosis", "launch.folder_lock",
+    "backends", "backends.ascend.adapter",
     "backends.ascend.options", "backends.ascend.flags", "backends.ascend.machine",
     "backends.ascend.rank_table", "backends.ascend.rank_table_rules", "backends.ascend.job_table",
     "backends.ascend.rank_environment", "backends.ascend.host", "backends.ascend.table_command",
@@ -54,6 +55,7 @@ READS_ENVIRONMENT = [
     "commands.main", "commands.predict", "commands.worker", "commands.tensorflow_import",
     "launch.launcher", "launch.rank_logs", "watchdog", "data.records", "terminal",
     "backends.ascend.backend", "backends.ascend.adapter",
+    "backends.tensorflow.local",
 ]  # fmt: skip
 
 

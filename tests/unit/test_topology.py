@@ -14,6 +14,7 @@ from densenet_keras.topology import (
     available_cores,
     believed,
     in_place,
+    refuse_foreign_launcher,
 )
 
 
@@ -232,3 +233,20 @@ def test_the_variables_that_were_believed_are_named():
 
 def test_a_number_of_ranks_that_was_left_over_is_named_and_not_believed():
     assert "RANK_SIZE=8 is not believed" in believed({"RANK_SIZE": "8"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, "torchrun"),
+        ({"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2"}, "horovodrun"),
+        ({"MV2_COMM_WORLD_RANK": "0", "MV2_COMM_WORLD_SIZE": "2"}, "MVAPICH2"),
+    ],
+)
+def test_a_launcher_whose_ranks_are_not_known_is_refused_with_what_to_use(environ, said):
+    with pytest.raises(UsageError, match=f"{said}.*--rank_size"):
+        refuse_foreign_launcher(environ)
+    # A launcher that is known takes precedence; one process alone is nobody's rank.
+    mpi = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}
+    refuse_foreign_launcher({**environ, **mpi})
+    refuse_foreign_launcher({name: "1" if "SIZE" in name else "0" for name in environ})

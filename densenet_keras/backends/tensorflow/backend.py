@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 import socket
+import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -14,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
 from densenet_keras.backends.base import Backend, ChunkResult, Step, go_on
-from densenet_keras.backends.tensorflow import cuda_driver, gradients
+from densenet_keras.backends.tensorflow import cuda_driver, gradients, local
 from densenet_keras.backends.tensorflow.collectives import Collectives
 from densenet_keras.errors import RunError, UsageError
 from densenet_keras.settings.config import Config
@@ -24,6 +25,7 @@ from densenet_keras.topology import Topology
 # Operations of the step that may run at the same time. A DenseNet is a chain: more gain nothing.
 _STEP_THREADS = 2
 _CONNECT_PAUSE_SECONDS = 0.05
+_FIRST_NEWS_SECONDS, _NEWS_SECONDS = 5.0, 30.0  # until a rank that does not answer is named, and again
 
 
 class TensorFlowBackend(Backend):
@@ -241,12 +243,21 @@ def _has_gpu(topology: Topology) -> bool:
 @functools.lru_cache(maxsize=None)
 def _server(addresses: Tuple[str, ...], rank: int, session_config: bytes) -> tf.distribute.Server:
     """This process's server. TensorFlow cannot stop one, so it stays until the process ends."""
-    return tf.distribute.Server(
-        tf.train.ClusterSpec({"worker": list(addresses)}),
-        job_name="worker",
-        task_index=rank,
-        config=tf.compat.v1.ConfigProto.FromString(session_config),
-    )
+    local.keep_from_proxy(addresses)
+    try:
+        server = tf.distribute.Server(
+            tf.train.ClusterSpec({"worker": list(addresses)}),
+            job_name="worker",
+            task_index=rank,
+            config=tf.compat.v1.ConfigProto.FromString(session_config),
+        )
+    except tf.errors.UnknownError as error:
+        raise RunError(
+            f"rank {rank} cannot listen at {addresses[rank]}, the address that it was given: something else "
+            "uses that port, mostly a run that has not ended; end it, or give another port in TF_CONFIG"
+        ) from error
+    local.hide(addresses, rank)
+    return server
 
 
 # While TensorFlow's modules still exist: the server's destructor uses them.
@@ -256,17 +267,24 @@ atexit.register(_server.cache_clear)
 def _await_servers(addresses: Sequence[str], timeout_seconds: float) -> None:
     """Returns when every address accepts connections: the first collective would wait for good.
 
+    Says every now and then whom it waits for.
+
     Raises:
         RunError: naming the rank that does not answer.
     """
     deadline = time.monotonic() + timeout_seconds
+    news = time.monotonic() + _FIRST_NEWS_SECONDS
     for rank, address in enumerate(addresses):
         host, _, port = address.rpartition(":")
         while True:
             try:
                 socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
                 break
-            except OSError as error:
+            except (OSError, UnicodeError) as error:  # a name that IDNA cannot encode
+                if time.monotonic() > news:
+                    news = time.monotonic() + _NEWS_SECONDS
+                    left = deadline - time.monotonic()
+                    sys.stderr.write(f"waiting for rank {rank} at {address} ({error}), {left:.0f} s more\n")
                 if time.monotonic() > deadline:
                     raise RunError(
                         f"rank {rank} does not answer at {address} after {timeout_seconds:g} s ({error}); "

@@ -1,10 +1,14 @@
 """One CPU rank in this process: graph structure, session options, refusals."""
 
+import os
+import socket
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from densenet_keras.backends.tensorflow import backend as backend_module
+from densenet_keras.backends.tensorflow import local
 from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
 from densenet_keras.errors import RunError, UsageError
 from densenet_keras.settings.config import Config
@@ -174,7 +178,8 @@ def test_gradients_and_losses_of_a_step_share_one_exchange():
             tf.compat.v1.train.get_or_create_global_step(),
         )
         (exchange,) = [op for op in graph.get_operations() if op.type == "CollectiveReduce"]
-    assert exchange.inputs[0].shape == [1 + 2 + 3 + 2]
+    asked_to_stop = 1
+    assert exchange.inputs[0].shape == [1 + 2 + 3 + 2 + asked_to_stop]
 
 
 def test_a_type_that_ranks_cannot_sum_is_named():
@@ -194,3 +199,46 @@ def test_a_shape_that_varies_is_named():
 def test_a_rank_that_never_comes_is_named():
     with pytest.raises(RunError, match="rank 0 does not answer at 127.0.0.1:1 after 0 s"):
         backend_module._await_servers(["127.0.0.1:1"], 0)
+
+
+def test_a_port_in_use_is_named_without_a_traceback():
+    with socket.socket() as busy:
+        busy.bind(("", 0))
+        busy.listen(1)
+        address = f"127.0.0.1:{busy.getsockname()[1]}"
+        ranks = TensorFlowBackend(CONFIG, Topology(0, 2, 0, 2, (address, "127.0.0.1:1")))
+        with pytest.raises(RunError, match=f"cannot listen at {address}"), ranks.session(tf.Graph()):
+            pass
+
+
+def test_a_rank_that_does_not_answer_is_named_while_it_is_waited_for(capsys, monkeypatch):
+    monkeypatch.setattr(backend_module, "_FIRST_NEWS_SECONDS", 0.0)
+    for address in ("127.0.0.1:1", "nohost.invalid:2"):
+        with pytest.raises(RunError, match=f"rank 0 does not answer at {address}"):
+            backend_module._await_servers([address], 0.3)
+        assert f"waiting for rank 0 at {address}" in capsys.readouterr().err
+
+
+def test_ranks_on_one_host_are_heard_by_no_other(monkeypatch):
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
+    with socket.socket() as listening:
+        listening.bind(("", 0))
+        listening.listen(1)
+        port = listening.getsockname()[1]
+
+        def device():
+            return listening.getsockopt(socket.SOL_SOCKET, local.SO_BINDTODEVICE, 16).rstrip(b"\0")
+
+        local.hide([f"10.0.0.1:{port}", "10.0.0.2:1"], 0)
+        assert device() == b""
+        local.hide(["127.0.0.1:1", f"127.0.0.1:{port}"], 1)
+        if device() == b"":
+            pytest.skip("this kernel lets only root bind a socket to a device")
+        assert device() == b"lo"
+    assert os.environ.pop("NCCL_SOCKET_IFNAME") == "lo"
+
+
+def test_no_proxy_is_asked_for_the_way_to_other_ranks(monkeypatch):
+    monkeypatch.setenv("no_proxy", "intranet")
+    local.keep_from_proxy(["127.0.0.1:1", "127.0.0.1:2"])
+    assert os.environ["no_proxy"] == "intranet,127.0.0.1"
