@@ -13,9 +13,9 @@ from typing import Any, Dict
 
 import densenet_keras
 from densenet_keras.errors import UsageError
+from densenet_keras.settings.ascend import AscendConfig
 from densenet_keras.settings.groups import (
     MODELS,
-    AscendConfig,
     DataConfig,
     DeviceConfig,
     FinetuneConfig,
