@@ -104,13 +104,18 @@ def diagnose(log_text: str) -> Optional[str]:
 
 
 # Errors as TensorFlow and the libraries below it write them, with or without a time in front.
-_ERROR_LINE = re.compile(r"^(\d{4}-\S+ \S+ |\[\d{4}-\S+ )?([EF] \S+\.cc:\d+\]|\[ERROR\]|[EF][A-Z\d]\d{4}: )")
+# Not at the start of a line alone: the stacks of a process that dies are written beside its last words, and
+# may leave half a line before them.
+_ERROR_LINE = re.compile(
+    r"(\d{4}-\S+ \S+ |\[\d{4}-\S+ )?([EF] \S+\.cc:\d+\]|\[ERROR\]|\b[EF][A-Z\d]\d{4}: ).*"
+)
 _HARMLESS = re.compile(r"cuda|stream_executor", re.IGNORECASE)
 
 
 def first_error(log_text: str) -> str:
     """The first line that a native library logged as an error or worse; empty if there is none."""
     for line in log_text.split("\n"):
-        if _ERROR_LINE.search(line) and not _HARMLESS.search(line):
-            return line.strip()
+        found = _ERROR_LINE.search(line)
+        if found and not _HARMLESS.search(line):
+            return found.group().strip()
     return ""
