@@ -1,12 +1,13 @@
 # make setup   .venv with the pinned requirements (finds a Python 3.7 by itself)
 # make demo    a real data set, DenseNet-121 trained on it, its checkpoints evaluated
+# make format  the code as the formatter writes it
 # make test    everything that CI runs: lint, types, tests
 SHELL := /bin/bash
 VENV := .venv
 LINT := .venv-lint
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint format clean
 
 setup: $(VENV)/ready
 
@@ -26,7 +27,11 @@ demo: setup
 
 lint: $(LINT)/ready
 	$(LINT)/bin/ruff check .
+	$(LINT)/bin/ruff format --check .
 	$(LINT)/bin/mypy
+
+format: $(LINT)/ready
+	$(LINT)/bin/ruff format .
 
 test: setup lint
 	$(VENV)/bin/python -m pytest -q

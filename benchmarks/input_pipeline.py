@@ -66,15 +66,23 @@ def stock_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
     """What TensorFlow's own ImageNet examples do, with uint8 output like ours."""
 
     def decode(serialized: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
-        parsed = tf.io.parse_single_example(serialized, {
-            "image/encoded": tf.io.FixedLenFeature([], tf.string),
-            "image/class/label": tf.io.FixedLenFeature([], tf.int64),
-        })
+        parsed = tf.io.parse_single_example(
+            serialized,
+            {
+                "image/encoded": tf.io.FixedLenFeature([], tf.string),
+                "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+            },
+        )
         encoded = parsed["image/encoded"]
         begin, size, _ = tf.image.sample_distorted_bounding_box(
-            tf.image.extract_jpeg_shape(encoded), tf.zeros([1, 0, 4]), min_object_covered=0.0,
-            aspect_ratio_range=(3 / 4, 4 / 3), area_range=(0.08, 1.0), max_attempts=10,
-            use_image_if_no_bounding_boxes=True)
+            tf.image.extract_jpeg_shape(encoded),
+            tf.zeros([1, 0, 4]),
+            min_object_covered=0.0,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
         window = tf.concat([begin[:2], size[:2]], 0)
         image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
         image = tf.image.random_flip_left_right(image)
@@ -95,7 +103,9 @@ def stock_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
 
 def our_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
     config = Config().replace(
-        batch_size=options.batch_size, image_size=options.image_size, num_classes=1000,
+        batch_size=options.batch_size,
+        image_size=options.image_size,
+        num_classes=1000,
         data_threads=options.threads,
     )
     split = records.open_split(folder, "train")
@@ -141,10 +151,15 @@ def once(make: MakeDataset, folder: str, options: argparse.Namespace) -> Tuple[f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default, text in (
-        ("images", 600, "images to write"), ("shards", 8, "files to write them to"),
-        ("height", 375, "pixels"), ("width", 500, "pixels"), ("image_size", 224, "pixels"),
-        ("batch_size", 32, "images of a batch"), ("batches", 15, "batches of a round"),
-        ("rounds", 5, "rounds"), ("threads", os.cpu_count(), "parallel decoders"),
+        ("images", 600, "images to write"),
+        ("shards", 8, "files to write them to"),
+        ("height", 375, "pixels"),
+        ("width", 500, "pixels"),
+        ("image_size", 224, "pixels"),
+        ("batch_size", 32, "images of a batch"),
+        ("batches", 15, "batches of a round"),
+        ("rounds", 5, "rounds"),
+        ("threads", os.cpu_count(), "parallel decoders"),
     ):
         parser.add_argument("--" + name, type=int, default=default, help=f"{text} (default: {default})")
     options = parser.parse_args()
@@ -157,8 +172,11 @@ def main() -> None:
         for number in range(options.rounds):
             stock, ours = once(stock_dataset, folder, options), once(our_dataset, folder, options)
             ratios.append((ours[0] / stock[0], ours[1] / stock[1]))
-            print(f"{number:5}   {stock[0]:14.0f}  {stock[1]:6.2f}   {ours[0]:13.0f}  {ours[1]:6.2f}   "
-                  f"{ratios[-1][0]:11.2f}  {ratios[-1][1]:9.2f}", flush=True)
+            print(
+                f"{number:5}   {stock[0]:14.0f}  {stock[1]:6.2f}   {ours[0]:13.0f}  {ours[1]:6.2f}   "
+                f"{ratios[-1][0]:11.2f}  {ratios[-1][1]:9.2f}",
+                flush=True,
+            )
         speed, processor = (statistics.median(values) for values in zip(*ratios))
         print(f"median  ours / stock: speed {speed:.2f}, processor time {processor:.2f}")
 

@@ -91,8 +91,11 @@ def measured(work: Work, folder: str, options: argparse.Namespace) -> Tuple[floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default, text in (
-        ("pictures", 3000, "pictures to write"), ("height", 375, "pixels"), ("width", 500, "pixels"),
-        ("rounds", 5, "rounds"), ("threads", os.cpu_count(), "parallel decoders"),
+        ("pictures", 3000, "pictures to write"),
+        ("height", 375, "pixels"),
+        ("width", 500, "pixels"),
+        ("rounds", 5, "rounds"),
+        ("threads", os.cpu_count(), "parallel decoders"),
     ):
         parser.add_argument("--" + name, type=int, default=default, help=f"{text} (default: {default})")
     options = parser.parse_args()
@@ -108,8 +111,11 @@ def main() -> None:
         for number in range(options.rounds):
             peer, ours = (measured(work, folder, options) for work in (bare, whole))
             ratios.append((ours[0] / peer[0], ours[1] / peer[1]))
-            print(f"{number:5}   {peer[0]:15.0f}  {peer[1]:6.2f}   {ours[0]:18.0f}  {ours[1]:6.2f}   "
-                  f"{ratios[-1][0]:11.2f}  {ratios[-1][1]:9.2f}", flush=True)
+            print(
+                f"{number:5}   {peer[0]:15.0f}  {peer[1]:6.2f}   {ours[0]:18.0f}  {ours[1]:6.2f}   "
+                f"{ratios[-1][0]:11.2f}  {ratios[-1][1]:9.2f}",
+                flush=True,
+            )
         speed, processor = (statistics.median(values) for values in zip(*ratios))
         print(f"median  prepare / bare: speed {speed:.2f}, processor time {processor:.2f}")
 

@@ -52,8 +52,7 @@ def main() -> None:
     for side in SIDES:
         result[side] = {
             "seconds_per_step": statistics.median(b["seconds"] for b in blocks[side]) / options.steps,
-            "cpu_seconds_per_step": statistics.median(b["cpu_seconds"] for b in blocks[side])
-            / options.steps,
+            "cpu_seconds_per_step": statistics.median(b["cpu_seconds"] for b in blocks[side]) / options.steps,
             "peak_megabytes": max(b["peak_megabytes"] for b in blocks[side]),
         }
     result["ratio"] = statistics.median(ratios)

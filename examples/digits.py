@@ -39,17 +39,19 @@ def encode(pixels: np.ndarray) -> bytes:
 
 def example(pixels: np.ndarray, digit: int, filename: str) -> bytes:
     """A serialised tf.train.Example with the keys of TF-Slim's ImageNet records."""
-    return tfrecord.encode_example({
-        "image/height": SIDE,
-        "image/width": SIDE,
-        "image/colorspace": "RGB",
-        "image/channels": 3,
-        "image/class/label": int(digit) + FIRST_LABEL,
-        "image/class/text": NAMES[digit],
-        "image/format": "JPEG",
-        "image/filename": filename,
-        "image/encoded": encode(pixels),
-    })
+    return tfrecord.encode_example(
+        {
+            "image/height": SIDE,
+            "image/width": SIDE,
+            "image/colorspace": "RGB",
+            "image/channels": 3,
+            "image/class/label": int(digit) + FIRST_LABEL,
+            "image/class/text": NAMES[digit],
+            "image/format": "JPEG",
+            "image/filename": filename,
+            "image/encoded": encode(pixels),
+        }
+    )
 
 
 def split_numbers(digits: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

@@ -28,19 +28,22 @@ class Settings:
 
     restore: str = flag("", "run folder, whose newest checkpoint is taken, or checkpoint", metavar="RUN")
     format: str = flag(
-        "savedmodel", "savedmodel (TensorFlow, two signatures), pb (frozen TensorFlow graph), tflite, onnx "
+        "savedmodel",
+        "savedmodel (TensorFlow, two signatures), pb (frozen TensorFlow graph), tflite, onnx "
         "(needs tf2onnx and onnxruntime), h5 (Keras), npz (weights alone), om (what Ascend's ATC needs)",
         choices=tuple(FORMATS),
     )
     output: str = flag("", "folder to write; it may not exist yet, unless it is empty", metavar="DIR")
     fold_bn: bool = flag(
-        True, "fold batch normalisation: into the convolution before it where there is one, else a multiply "
+        True,
+        "fold batch normalisation: into the convolution before it where there is one, else a multiply "
         "and an add",
     )
     precision: str = flag(FLOAT32, "of the weights in a TFLite file", choices=(FLOAT32, FLOAT16))
     opset: int = flag(Options().opset, "of an ONNX file", rule=at_least(LEAST_OPSET))
     soc_version: str = flag(
-        "", "chip that an OM file is for, as `npu-smi info` names it behind Ascend, such as Ascend310P3",
+        "",
+        "chip that an OM file is for, as `npu-smi info` names it behind Ascend, such as Ascend310P3",
         rule=matches(r"(Ascend\w+)?", "must be Ascend and the chip's name, such as Ascend310P3"),
     )
     batch_size: int = flag(1, "pictures in one run of an OM file", rule=at_least(1))

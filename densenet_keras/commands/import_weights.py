@@ -41,36 +41,45 @@ class Settings:
 
     file: str = flag("", "file of weights, or TensorFlow checkpoint", positional=True, metavar="FILE")
     log_dir: str = flag(
-        "./model_imported", "run folder to write; it may hold no checkpoint yet",
-        rule=Rule(lambda value: value != "", "must not be empty"), metavar="DIR",
+        "./model_imported",
+        "run folder to write; it may hold no checkpoint yet",
+        rule=Rule(lambda value: value != "", "must not be empty"),
+        metavar="DIR",
     )
-    model: Optional[str] = flag(
-        None, "network to fill; default: the one that the file is of", choices=MODELS
-    )
+    model: Optional[str] = flag(None, "network to fill; default: the one that the file is of", choices=MODELS)
     num_classes: Optional[int] = flag(
-        None, "classes; another number than the file's makes a new, random classifier; default: the file's",
+        None,
+        "classes; another number than the file's makes a new, random classifier; default: the file's",
         rule=at_least(2),
     )
     image_size: Optional[int] = flag(
-        None, "height and width of the input in pixels; default: the network's",
+        None,
+        "height and width of the input in pixels; default: the network's",
         rule=Rule(lambda value: value >= 32, "must be at least 32"),
     )
     bn_epsilon: Optional[float] = flag(
-        None, "epsilon of batch normalisation; default: that of the file's program (Torch, MindSpore 1e-5; "
+        None,
+        "epsilon of batch normalisation; default: that of the file's program (Torch, MindSpore 1e-5; "
         "Keras Applications 1.001e-5; the original 1e-3) or of the model saved whole",
         rule=Rule(lambda value: value > 0, "must be greater than 0"),
     )
     preprocessing: Optional[str] = flag(
-        None, "what the network was trained to see of a picture; default: torch, for published weights; "
-        "needed where the classes are not ImageNet's", choices=tuple(PREPROCESSINGS),
+        None,
+        "what the network was trained to see of a picture; default: torch, for published weights; "
+        "needed where the classes are not ImageNet's",
+        choices=tuple(PREPROCESSINGS),
     )
     label_offset: Optional[int] = flag(
-        None, "label of the first class in the records; default: 1, and 0 for 1,001 classes, whose first is "
-        "the background", rule=at_least(0),
+        None,
+        "label of the first class in the records; default: 1, and 0 for 1,001 classes, whose first is "
+        "the background",
+        rule=at_least(0),
     )
     labels: str = flag(
-        "", "text file with the names of the classes, a line each, for the run folder; default: ImageNet's, "
-        "where the file has its classes, or those of the run that it is of", metavar="FILE",
+        "",
+        "text file with the names of the classes, a line each, for the run folder; default: ImageNet's, "
+        "where the file has its classes, or those of the run that it is of",
+        metavar="FILE",
     )
     allow_partial: bool = flag(
         False, "load what fits and leave the rest random, even where that is not the whole backbone"

@@ -290,7 +290,6 @@ def _inherit(config: Config, given: Dict[str, Any]) -> Config:
             raise refuse(
                 name,
                 given[name],
-                f"--{flag} {path} was trained with {shown(stored.get(name))}, {teller}; "
-                f"leave --{name} out",
+                f"--{flag} {path} was trained with {shown(stored.get(name))}, {teller}; leave --{name} out",
             )
     return config.replace(**{name: stored.get(name) for name in names if given.get(name) is None})

@@ -34,22 +34,25 @@ class Settings:
     """
 
     pictures: Tuple[str, ...] = flag(
-        (), "files, folders (searched with all below them), and - for a list of paths on standard input",
-        positional=True, metavar="PICTURE",
+        (),
+        "files, folders (searched with all below them), and - for a list of paths on standard input",
+        positional=True,
+        metavar="PICTURE",
     )
     restore: str = flag("", "run folder, its folder best, or a checkpoint", metavar="RUN")
     top_k: int = flag(5, "classes to name for each picture, the most probable first", rule=at_least(1))
     csv: bool = flag(False, "answer as CSV instead of a table for people")
     json: bool = flag(
-        False, "answer as JSON: a list of objects with path, and either top (class, label, probability) or "
-        "error",
+        False,
+        "answer as JSON: a list of objects with path, and either top (class, label, probability) or error",
     )
     batch_size: int = flag(
         DataConfig.batch_size, "pictures that go through the network together", rule=at_least(1)
     )
     rank_size: int = flag(DeviceConfig.rank_size, "ranks that share the pictures", rule=at_least(1))
     backend: str = flag(
-        DeviceConfig.backend, "tensorflow (CPU or GPU) or ascend (NPU); auto takes ascend where it can",
+        DeviceConfig.backend,
+        "tensorflow (CPU or GPU) or ascend (NPU); auto takes ascend where it can",
         choices=("auto", *BACKENDS),
     )
     data_threads: Optional[int] = flag(
@@ -103,8 +106,13 @@ def answer_share(config: Config, rank: Rank) -> None:
     with rank.watchdog.phase("preparing", timeout_seconds), inference.opened(
         config, topology, request["restore"]
     ) as network:
-        bar = tqdm(total=len(mine), unit="picture", leave=False, delay=QUIET_SECONDS,
-                   disable=not (topology.is_primary and rank.is_watched))
+        bar = tqdm(
+            total=len(mine),
+            unit="picture",
+            leave=False,
+            delay=QUIET_SECONDS,
+            disable=not (topology.is_primary and rank.is_watched),
+        )
         with bar, rank.watchdog.phase("predicting", timeout_seconds):
             for answer in network.answers(((path, path) for path in mine), request["top_k"]):
                 found.append(answer.as_json())

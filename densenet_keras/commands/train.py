@@ -123,11 +123,7 @@ class _Start(NamedTuple):
 def _find_start(config: Config, plan: RunPlan) -> _Start:
     resumed = saver.find_resumable(config.run.log_dir)
     step = resumed.step if resumed else 0
-    missed = (
-        step > 0
-        and plan.evaluates_at(step)
-        and not metrics.holds_evaluation(config.run.log_dir, step)
-    )
+    missed = step > 0 and plan.evaluates_at(step) and not metrics.holds_evaluation(config.run.log_dir, step)
     return _Start(step, missed, resumed)
 
 
@@ -291,9 +287,7 @@ def _import(session: tf.compat.v1.Session, nodes: Training, config: Config, sour
     )
 
 
-def _write_run(
-    config: Config, plan: RunPlan, start: _Start, class_names: Optional[Sequence[str]]
-) -> None:
+def _write_run(config: Config, plan: RunPlan, start: _Start, class_names: Optional[Sequence[str]]) -> None:
     """Leaves what explains the run, and sets damaged checkpoints aside, once training goes on."""
     run_folder.write_configuration(config)
     classes.write(config.run.log_dir, class_names, config.data.label_offset)

@@ -23,9 +23,7 @@ from densenet_keras.topology import Topology
 PREFETCH_BATCHES = 2
 
 
-def train_dataset(
-    split: Split, config: Config, topology: Topology, start_step: tf.Tensor
-) -> tf.data.Dataset:
+def train_dataset(split: Split, config: Config, topology: Topology, start_step: tf.Tensor) -> tf.data.Dataset:
     """This rank's endless training stream, from global step `start_step` on.
 
     Elements: images [batch, size, size, 3] uint8, labels [batch] int32 from 0. Which image, crop and
@@ -54,7 +52,9 @@ def train_dataset(
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     batches = steps.map(
         lambda step: _call_numpy(
-            read, step, data.batch_size,
+            read,
+            step,
+            data.batch_size,
             [(tf.string, []), (tf.int32, []), (tf.int64, []), (tf.int64, [2])],
         )
     )
@@ -90,7 +90,9 @@ def eval_dataset(split: Split, config: Config, topology: Topology) -> tf.data.Da
     steps = tf.data.Dataset.range(eval_batches_per_rank(len(split), data.batch_size, topology.size))
     batches = steps.map(
         lambda step: _call_numpy(
-            read, step, data.batch_size,
+            read,
+            step,
+            data.batch_size,
             [(tf.string, []), (tf.int32, []), (tf.int64, []), (tf.float32, [])],
         )
     )
@@ -123,9 +125,9 @@ def _decoded_batches(
         ).batch(batch_size, drop_remainder=True)
         # Runs only if the batch failed: once more, record by record, to find which one to name. This is
         # also where a run that is allowed some bad records would put others in their place.
-        careful = records.flat_map(
-            lambda *fields: _decoded_or_named(fields, decode, split)
-        ).batch(batch_size, drop_remainder=True)
+        careful = records.flat_map(lambda *fields: _decoded_or_named(fields, decode, split)).batch(
+            batch_size, drop_remainder=True
+        )
         return parallel.apply(tf.data.experimental.ignore_errors()).concatenate(careful).take(1)
 
     # One batch is current, so their order is kept; the next is decoded ahead. Not Dataset.interleave:

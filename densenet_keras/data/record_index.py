@@ -173,9 +173,7 @@ class _Meter:
             first = "the first " if len(named) == _BAD_NAMED else ""
             lines = [f"  {what}" for _, _, what, _ in named]
             remedies = sorted({remedy for _, _, _, remedy in named})
-            raise UsageError(
-                "\n".join([f"{first}{len(named)} records cannot be used:", *lines, *remedies])
-            )
+            raise UsageError("\n".join([f"{first}{len(named)} records cannot be used:", *lines, *remedies]))
 
     def add(self, byte_count: int) -> None:
         with self._lock:

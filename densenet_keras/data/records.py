@@ -129,8 +129,10 @@ def find_shards(data_dir: str, name: str, wanted: str = "") -> List[str]:
             f"TFRecord shards train-* and validation-*"
         ) from error
     shards = [
-        file for file in present
-        if file.startswith(name + "-") and _stem_and_extension(file)[1] in _EXTENSIONS
+        file
+        for file in present
+        if file.startswith(name + "-")
+        and _stem_and_extension(file)[1] in _EXTENSIONS
         and os.path.isfile(os.path.join(data_dir, file))
     ]
     if not shards:

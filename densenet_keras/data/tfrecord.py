@@ -45,12 +45,14 @@ class ImageExample(NamedTuple):
 def frame(payload: bytes) -> bytes:
     """`payload` as one record of a TFRecord file."""
     length = struct.pack("<Q", len(payload))
-    return b"".join((
-        length,
-        struct.pack("<I", masked_crc32c(length)),
-        payload,
-        struct.pack("<I", masked_crc32c(payload)),
-    ))
+    return b"".join(
+        (
+            length,
+            struct.pack("<I", masked_crc32c(length)),
+            payload,
+            struct.pack("<I", masked_crc32c(payload)),
+        )
+    )
 
 
 def check_payload(payload: bytes, footer: bytes) -> None:

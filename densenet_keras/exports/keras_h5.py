@@ -106,9 +106,9 @@ class _Build:
             gamma = with_epsilon(gamma, variance, self._ours, self._epsilon)
         name = keras_layer(ours)
         self.values_of[name] = [gamma, beta, mean, variance]
-        return _layers.BatchNormalization(
-            axis=-1, momentum=self._momentum, epsilon=self._epsilon, name=name
-        )(x)
+        return _layers.BatchNormalization(axis=-1, momentum=self._momentum, epsilon=self._epsilon, name=name)(
+            x
+        )
 
     def _relu(self, norm: str, x: tf.Tensor) -> tf.Tensor:
         return _layers.Activation("relu", name=keras_layer(norm).replace("_bn", "_relu"))(x)

@@ -92,7 +92,7 @@ class FinalLines:
     def _kept(line: bytes) -> bytes:
         # A carriage return at the very end may be half of a line end, or its text may be all there is.
         body = line.rstrip(b"\r")
-        return body.rpartition(b"\r")[2] + line[len(body):]
+        return body.rpartition(b"\r")[2] + line[len(body) :]
 
 
 def tee(source: IO[bytes], log: FinalLines, console: BinaryIO) -> threading.Thread:

@@ -154,9 +154,7 @@ class Meeting:
 
 def _addresses(members: List[Dict[str, Any]]) -> Tuple[str, ...]:
     one_machine = len({member["machine"] for member in members}) == 1
-    return tuple(
-        f"{'127.0.0.1' if one_machine else member['host']}:{member['port']}" for member in members
-    )
+    return tuple(f"{'127.0.0.1' if one_machine else member['host']}:{member['port']}" for member in members)
 
 
 def _machine() -> str:

@@ -40,37 +40,27 @@ def _named(
     return densenet(variant, classes=classes, input_shape=input_shape, **options)
 
 
-def DenseNet121(
-    classes: int = 1000, input_shape: Optional[Shape] = None, **options: Any
-) -> tf.keras.Model:
+def DenseNet121(classes: int = 1000, input_shape: Optional[Shape] = None, **options: Any) -> tf.keras.Model:
     """DenseNet-121 without trained weights: images to logits. Options: those of `densenet`."""
     return _named(VARIANTS["densenet121"], classes, input_shape, options)
 
 
-def DenseNet161(
-    classes: int = 1000, input_shape: Optional[Shape] = None, **options: Any
-) -> tf.keras.Model:
+def DenseNet161(classes: int = 1000, input_shape: Optional[Shape] = None, **options: Any) -> tf.keras.Model:
     """DenseNet-161 without trained weights: images to logits. Options: those of `densenet`."""
     return _named(VARIANTS["densenet161"], classes, input_shape, options)
 
 
-def DenseNet169(
-    classes: int = 1000, input_shape: Optional[Shape] = None, **options: Any
-) -> tf.keras.Model:
+def DenseNet169(classes: int = 1000, input_shape: Optional[Shape] = None, **options: Any) -> tf.keras.Model:
     """DenseNet-169 without trained weights: images to logits. Options: those of `densenet`."""
     return _named(VARIANTS["densenet169"], classes, input_shape, options)
 
 
-def DenseNet201(
-    classes: int = 1000, input_shape: Optional[Shape] = None, **options: Any
-) -> tf.keras.Model:
+def DenseNet201(classes: int = 1000, input_shape: Optional[Shape] = None, **options: Any) -> tf.keras.Model:
     """DenseNet-201 without trained weights: images to logits. Options: those of `densenet`."""
     return _named(VARIANTS["densenet201"], classes, input_shape, options)
 
 
-def DenseNet264(
-    classes: int = 1000, input_shape: Optional[Shape] = None, **options: Any
-) -> tf.keras.Model:
+def DenseNet264(classes: int = 1000, input_shape: Optional[Shape] = None, **options: Any) -> tf.keras.Model:
     """DenseNet-264 without trained weights: images to logits. Options: those of `densenet`."""
     return _named(VARIANTS["densenet264"], classes, input_shape, options)
 
@@ -91,9 +81,7 @@ def DenseNetCifar(
     return _named(variant, classes, input_shape, options)
 
 
-def DenseNetTiny(
-    classes: int = 10, input_shape: Optional[Shape] = None, **options: Any
-) -> tf.keras.Model:
+def DenseNetTiny(classes: int = 10, input_shape: Optional[Shape] = None, **options: Any) -> tf.keras.Model:
     """Three blocks of two layers behind the ImageNet stem, for trials: images to logits.
 
     Options: those of `densenet`.

@@ -312,7 +312,6 @@ def _checked_shape(
     _check(
         all(side is None or side >= least for side in shape[:2]),
         f"input_shape={shape}",
-        f"height and width must be at least {least}, or nothing is left for the last block of "
-        f"{variant.name}",
+        f"height and width must be at least {least}, or nothing is left for the last block of {variant.name}",
     )
     return shape

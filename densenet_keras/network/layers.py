@@ -22,9 +22,7 @@ def original_initializer() -> tf.keras.initializers.Initializer:
     The paper takes He et al.'s normal of variance 2 / (kernel area * input channels), which is
     `kernel_initializer="he_normal"`.
     """
-    return tf.keras.initializers.VarianceScaling(
-        scale=5.0, mode="fan_out", distribution="truncated_normal"
-    )
+    return tf.keras.initializers.VarianceScaling(scale=5.0, mode="fan_out", distribution="truncated_normal")
 
 
 def derived_seed(seed: Optional[int], name: str) -> Optional[int]:

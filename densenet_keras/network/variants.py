@@ -122,9 +122,7 @@ def cifar_variant(depth: int, growth_rate: int) -> Variant:
             f"use {below} or {below + 6}"
         )
     layers = (depth - 4) // 6
-    return Variant(
-        "densenet_cifar", (layers,) * 3, growth_rate, CIFAR_STEM, image_size=32, num_classes=10
-    )
+    return Variant("densenet_cifar", (layers,) * 3, growth_rate, CIFAR_STEM, image_size=32, num_classes=10)
 
 
 # Blocks and growth rates: paper table 1 (161: the authors' repository; 264: table 1, k=32).

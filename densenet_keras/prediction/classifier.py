@@ -19,9 +19,9 @@ from densenet_keras.topology import Topology
 class Classifier:
     """Says what pictures show, with its own graph and session; several may be open at once.
 
-        classifier = densenet_keras.Classifier.load("model_flowers")
-        for answer in classifier.predict(["rose.jpg"]):
-            print(answer.path, answer.top[0].label, answer.top[0].probability)
+    classifier = densenet_keras.Classifier.load("model_flowers")
+    for answer in classifier.predict(["rose.jpg"]):
+        print(answer.path, answer.top[0].label, answer.top[0].probability)
     """
 
     def __init__(self, config: Config, path: str) -> None:

@@ -159,5 +159,3 @@ def _build(config: Config, reader: PictureReader, backend: Backend) -> Tuple[_No
     variables = {v.op.name: v for v in [*model.weights, global_step]}
     restorer = saver.Saver(variables, config.run.log_dir, keep=0)
     return _Nodes(source, iterator, probabilities), restorer, tf.compat.v1.global_variables_initializer()
-
-

@@ -13,20 +13,25 @@ class AscendConfig:
     """Ascend: what users of the NPU tune; without effect on other backends, and then refused if given."""
 
     precision_mode: str = flag(
-        "allow_mix_precision", "how the NPU compiler chooses between float16 and float32",
+        "allow_mix_precision",
+        "how the NPU compiler chooses between float16 and float32",
         choices=("allow_mix_precision", "allow_fp32_to_fp16", "force_fp16", "must_keep_origin_dtype"),
     )
     loss_scale: str = flag(
         "none", "none, a number of at least 1 (fixed), or dynamic", commands=TRAINING, metavar="SCALE"
     )
     max_skipped_steps: int = flag(
-        100, "steps skipped for overflow in a row before training gives up", commands=TRAINING,
+        100,
+        "steps skipped for overflow in a row before training gives up",
+        commands=TRAINING,
         rule=at_least(1),
     )
     hcom_parallel: bool = flag(True, "overlap gradient allreduce with the backward pass")
     gradient_split: str = flag(
-        "", "gradient fusion: idx:159,363 (last gradient of each segment) or size:60,20,20 (percent)",
-        commands=TRAINING, metavar="SPLIT",
+        "",
+        "gradient fusion: idx:159,363 (last gradient of each segment) or size:60,20,20 (percent)",
+        commands=TRAINING,
+        metavar="SPLIT",
     )
     profiling: str = flag("", "folder for a profile of the run", metavar="DIR")
     dump: str = flag("", "folder for a dump of operator data", metavar="DIR")

@@ -83,9 +83,7 @@ def _validate_item(name: str, value: Any, metadata: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise refuse(name, value, "must be a finite number")
     if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
-        raise refuse(
-            name, value, "is not UTF-8, which TensorFlow needs; rename it, or reach it by a link"
-        )
+        raise refuse(name, value, "is not UTF-8, which TensorFlow needs; rename it, or reach it by a link")
     if isinstance(value, str) and "\0" in value:
         raise refuse(name, value.replace("\0", "\\0"), "must not hold a null character")
     choices = metadata["choices"]
@@ -107,7 +105,8 @@ def _validate_run(config: Config) -> None:
     optimizer, run = config.optimizer, config.run
     if optimizer.warmup_epochs > optimizer.T_max:
         raise refuse(
-            "warmup_epochs", optimizer.warmup_epochs,
+            "warmup_epochs",
+            optimizer.warmup_epochs,
             f"must be at most --T_max ({optimizer.T_max}), which includes the warm-up",
         )
     if run.log_name in RESERVED_LOG_NAMES or run.log_name.startswith("model.ckpt-"):

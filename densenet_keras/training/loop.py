@@ -86,9 +86,7 @@ def run(
         _close(callbacks)
 
 
-def _train(
-    work: Run, hooks: CallbackList, chunks: _Chunks, rank: Rank, agree: Callable[[int], int]
-) -> int:
+def _train(work: Run, hooks: CallbackList, chunks: _Chunks, rank: Rank, agree: Callable[[int], int]) -> int:
     plan, model, stop = work.plan, work.model, rank.stop
     in_callbacks = rank.watchdog.unlimited  # what users write may take its time
     epoch = _Epoch(hooks, plan)

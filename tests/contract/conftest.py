@@ -35,7 +35,7 @@ def outcome(subject):
             for name in together:
                 prefix = name + "/"
                 finished[name, size] = [
-                    {key[len(prefix):]: value for key, value in rank.items() if key.startswith(prefix)}
+                    {key[len(prefix) :]: value for key, value in rank.items() if key.startswith(prefix)}
                     for rank in ranks
                 ]
         return finished[scenario, size]

@@ -17,8 +17,11 @@ STEPS = 6
 
 def run(function, size, **arguments):
     return run_ranks(
-        f"tests.contract.ascend_scenarios:{function}", size,
-        timeout_seconds=150, arguments=arguments, environment=_ascend_rank,
+        f"tests.contract.ascend_scenarios:{function}",
+        size,
+        timeout_seconds=150,
+        arguments=arguments,
+        environment=_ascend_rank,
     )
 
 

@@ -37,7 +37,10 @@ def test_an_imported_run_is_evaluated_with_what_it_needs(tmp_path, data_dir):
     path = foreign.write_safetensors(tmp_path / "a", Fixture("timm.npz", "densenet_tiny").weights())
     call = [sys.executable, "-m", "densenet_keras", "import", path, "--log_dir", str(tmp_path / "run")]
     done = subprocess.run(
-        [*call, "--preprocessing", "torch"], cwd=ROOT, env=commands.environment(), capture_output=True,
+        [*call, "--preprocessing", "torch"],
+        cwd=ROOT,
+        env=commands.environment(),
+        capture_output=True,
         check=True,
     )
     assert b"loaded: 81 of 81 variables" in done.stdout

@@ -49,8 +49,14 @@ def _python_on_path(folder):
 
 def _run(code, cwd, environment):
     done = subprocess.run(
-        ["bash", "-e", "-c", code], cwd=cwd, env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False,
+        ["bash", "-e", "-c", code],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+        check=False,
     )
     output = done.stdout.decode("utf-8", "replace")
     assert done.returncode == 0, f"{code}\nended with {done.returncode}:\n{output}"

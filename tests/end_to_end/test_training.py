@@ -22,9 +22,24 @@ def finished(data_dir, tmp_path_factory):
     """A run of three epochs, six steps each, evaluated after the second and at the end."""
     log_dir = tmp_path_factory.mktemp("run") / "model"
     output = commands.run(
-        "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", log_dir, "--max_epochs", 3,
-        "--epochs_between_evals", 2, "--iterations_per_loop", 4, "--save_checkpoints_steps", 5,
-        "--keep_checkpoint_max", 3, "--T_max", 3,
+        "train_keras.py",
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        log_dir,
+        "--max_epochs",
+        3,
+        "--epochs_between_evals",
+        2,
+        "--iterations_per_loop",
+        4,
+        "--save_checkpoints_steps",
+        5,
+        "--keep_checkpoint_max",
+        3,
+        "--T_max",
+        3,
     )
     return log_dir, output
 
@@ -34,7 +49,7 @@ def test_a_run_leaves_the_files_that_the_readme_lists(finished):
     names = set(os.listdir(str(log_dir)))
     assert {"run.json", "plan.json", "metrics.jsonl", "densenet121.log", "rank_logs", "checkpoint"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
-    steps = sorted(int(n[len("model.ckpt-"):-len(".index")]) for n in names if n.endswith(".index"))
+    steps = sorted(int(n[len("model.ckpt-") : -len(".index")]) for n in names if n.endswith(".index"))
     assert steps == [12, 15, 18], "the newest three: every five steps, what was evaluated, and the end"
 
 
@@ -71,8 +86,19 @@ def test_evaluate_gives_what_training_reported(finished, data_dir, tmp_path):
     log_dir, _ = finished
     table = tmp_path / "table.json"
     output = commands.run(
-        "evaluate.py", "--eval_dir", log_dir, "--data_dir", data_dir, "--log_dir", tmp_path / "log",
-        "--json", table, "--batch_size", 8, "--intra_op_threads", 1,
+        "evaluate.py",
+        "--eval_dir",
+        log_dir,
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        tmp_path / "log",
+        "--json",
+        table,
+        "--batch_size",
+        8,
+        "--intra_op_threads",
+        1,
     )
     rows = json.loads(table.read_text())
     assert [row["step"] for row in rows] == [12, 15, 18]
@@ -90,8 +116,19 @@ def test_evaluation_does_not_depend_on_the_number_of_ranks(finished, data_dir, t
     for ranks in (1, 2, 3):
         table = tmp_path / f"table{ranks}.json"
         commands.run(
-            "evaluate.py", "--eval_dir", log_dir / "model.ckpt-18", "--data_dir", data_dir, "--log_dir",
-            tmp_path / "log", "--json", table, "--rank_size", ranks, "--batch_size", 4,
+            "evaluate.py",
+            "--eval_dir",
+            log_dir / "model.ckpt-18",
+            "--data_dir",
+            data_dir,
+            "--log_dir",
+            tmp_path / "log",
+            "--json",
+            table,
+            "--rank_size",
+            ranks,
+            "--batch_size",
+            4,
         )
         rows += json.loads(table.read_text())
     one, two, three = rows
@@ -102,8 +139,22 @@ def test_evaluation_does_not_depend_on_the_number_of_ranks(finished, data_dir, t
 
 def test_weights_do_not_depend_on_iterations_per_loop(finished, data_dir, tmp_path):
     commands.run(
-        "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", tmp_path, "--max_epochs", 3, "--T_max",
-        3, "--mode", "train", "--iterations_per_loop", 1, "--save_checkpoints_steps", 1000,
+        "train_keras.py",
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        tmp_path,
+        "--max_epochs",
+        3,
+        "--T_max",
+        3,
+        "--mode",
+        "train",
+        "--iterations_per_loop",
+        1,
+        "--save_checkpoints_steps",
+        1000,
     )
     commands.assert_same_variables(finished[0] / "model.ckpt-18", tmp_path / "model.ckpt-18")
 
@@ -123,9 +174,25 @@ def test_finetune_takes_all_but_the_head(finished, data_dir, tmp_path):
     log_dir, _ = finished
     five = records.write_noise(tmp_path / "five", train=16, validation=8, classes=5)
     output = commands.run(
-        "finetune.py", "--restore", log_dir / "model.ckpt-18", "--num_classes", 5, "--data_dir", five,
-        "--log_dir", tmp_path / "tuned", "--batch_size", 8, "--max_train_steps", 1, "--lr", 1e-30,
-        "--weight_decay", 0, "--mode", "train",
+        "finetune.py",
+        "--restore",
+        log_dir / "model.ckpt-18",
+        "--num_classes",
+        5,
+        "--data_dir",
+        five,
+        "--log_dir",
+        tmp_path / "tuned",
+        "--batch_size",
+        8,
+        "--max_train_steps",
+        1,
+        "--lr",
+        1e-30,
+        "--weight_decay",
+        0,
+        "--mode",
+        "train",
     )
     assert "not loaded, random: linear/bias, linear/kernel" in output
     before = commands.variables(log_dir / "model.ckpt-18")
@@ -148,8 +215,22 @@ def test_a_users_callbacks_run_unchanged_and_stop_all_ranks_at_one_step(data_dir
         f"    return [tf.keras.callbacks.CSVLogger({str(tmp_path / 'log.csv')!r}), StopAtFour()]\n"
     )
     commands.run(
-        "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", tmp_path / "run", "--rank_size", 2,
-        "--batch_size", 4, "--max_epochs", 5, "--iterations_per_loop", 2, "--callbacks", "mine:create",
+        "train_keras.py",
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        tmp_path / "run",
+        "--rank_size",
+        2,
+        "--batch_size",
+        4,
+        "--max_epochs",
+        5,
+        "--iterations_per_loop",
+        2,
+        "--callbacks",
+        "mine:create",
         cwd=str(tmp_path),
     )
     assert os.path.exists(str(tmp_path / "run" / "model.ckpt-4.index"))
@@ -161,13 +242,19 @@ def test_a_users_callbacks_run_unchanged_and_stop_all_ranks_at_one_step(data_dir
 
 def test_a_callback_that_sets_the_rate_from_the_host_is_refused_by_name(data_dir, tmp_path):
     (tmp_path / "mine.py").write_text(
-        "import tensorflow as tf\n"
-        "def create():\n"
-        "    return [tf.keras.callbacks.ReduceLROnPlateau()]\n"
+        "import tensorflow as tf\ndef create():\n    return [tf.keras.callbacks.ReduceLROnPlateau()]\n"
     )
     output = commands.run(
-        "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", tmp_path / "run", "--callbacks",
-        "mine:create", code=2, cwd=str(tmp_path),
+        "train_keras.py",
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        tmp_path / "run",
+        "--callbacks",
+        "mine:create",
+        code=2,
+        cwd=str(tmp_path),
     )
     assert "ReduceLROnPlateau" in output
     assert "--lr_update" in output
@@ -187,8 +274,17 @@ def test_a_record_that_is_damaged_after_the_check_is_named_without_a_traceback(t
         file.write(bytes([byte[0] ^ 1]))
     os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
     output = commands.run(
-        "train_keras.py", *TINY, "--data_dir", data_dir, "--mode", "train", "--max_train_steps", 2,
-        "--log_dir", tmp_path / "run", code=1,
+        "train_keras.py",
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--mode",
+        "train",
+        "--max_train_steps",
+        2,
+        "--log_dir",
+        tmp_path / "run",
+        code=1,
     )
     assert f"error: {shard}: record 0 at byte 0" in output
     assert "intact when the index was built" in output
@@ -198,8 +294,19 @@ def test_a_record_that_is_damaged_after_the_check_is_named_without_a_traceback(t
 def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(data_dir, tmp_path):
     """On two ranks; the evaluation of the end, which the first run did not get to, is made up for."""
     command = (
-        "train_keras.py", "--rank_size", 2, "--model", "densenet_tiny", "--data_dir", data_dir, "--log_dir",
-        tmp_path, "--batch_size", 4, "--save_checkpoints_steps", 2,
+        "train_keras.py",
+        "--rank_size",
+        2,
+        "--model",
+        "densenet_tiny",
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        tmp_path,
+        "--batch_size",
+        4,
+        "--save_checkpoints_steps",
+        2,
     )
     commands.run(*command, "--max_train_steps", 4, "--mode", "train")
     with open(str(tmp_path / "model.ckpt-4.data-00000-of-00001"), "r+b") as file:
@@ -214,8 +321,20 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(da
 
 def test_a_dry_run_of_the_cpu_says_the_plan_and_starts_nothing(tmp_path):
     output = commands.run(
-        "train_keras.py", *TINY, "--backend", "tensorflow", "--dry_run", "--synthetic_data",
-        "--image_size", 32, "--max_train_steps", 7, "--iterations_per_loop", 4, "--log_dir", tmp_path / "run",
+        "train_keras.py",
+        *TINY,
+        "--backend",
+        "tensorflow",
+        "--dry_run",
+        "--synthetic_data",
+        "--image_size",
+        32,
+        "--max_train_steps",
+        7,
+        "--iterations_per_loop",
+        4,
+        "--log_dir",
+        tmp_path / "run",
     )
     assert "7 steps in all" in output
     assert "none that the device lacks" in output

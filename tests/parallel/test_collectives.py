@@ -19,9 +19,7 @@ def backend_of(topology):
     from densenet_keras.settings.config import Config
 
     return TensorFlowBackend(
-        Config().replace(
-            rank_size=2, intra_op_threads=1, data_threads=1, first_step_timeout_seconds=50
-        ),
+        Config().replace(rank_size=2, intra_op_threads=1, data_threads=1, first_step_timeout_seconds=50),
         topology,
     )
 

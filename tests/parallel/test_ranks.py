@@ -23,8 +23,20 @@ def data_dir(tmp_path_factory):
 
 def test_eight_ranks_train_and_stop_cleanly(data_dir, tmp_path):
     output = commands.run(
-        "train_keras.py", "--rank_size", 8, *TINY, "--data_dir", data_dir, "--log_dir", tmp_path,
-        "--batch_size", 2, "--max_epochs", 2, "--iterations_per_loop", 2,
+        "train_keras.py",
+        "--rank_size",
+        8,
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        tmp_path,
+        "--batch_size",
+        2,
+        "--max_epochs",
+        2,
+        "--iterations_per_loop",
+        2,
     )
     assert "8 ranks x batch 2" in output
     assert commands.metrics(tmp_path)[0][-1]["step"] == 8
@@ -34,8 +46,17 @@ def test_eight_ranks_train_and_stop_cleanly(data_dir, tmp_path):
 def test_an_interrupted_run_continues_on_two_ranks_as_if_it_had_not_stopped(data_dir, tmp_path):
     """ctrl-C reaches the launcher alone; all ranks stop at one step and leave a checkpoint."""
     settings = (
-        "--rank_size", 2, *TINY, "--data_dir", data_dir, "--batch_size", 4, "--iterations_per_loop", 1,
-        "--max_train_steps", 300,
+        "--rank_size",
+        2,
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--batch_size",
+        4,
+        "--iterations_per_loop",
+        1,
+        "--max_train_steps",
+        300,
     )
     process = commands.start("train_keras.py", *settings, "--log_dir", tmp_path / "stopped")
     commands.wait_for(lambda: len(commands.metrics(tmp_path / "stopped")[0]) >= 3, process)
@@ -44,7 +65,7 @@ def test_an_interrupted_run_continues_on_two_ranks_as_if_it_had_not_stopped(data
     assert process.returncode == 130, output
     left = [n for n in os.listdir(str(tmp_path / "stopped")) if n.endswith(".index")]
     assert len(left) == 1, output
-    assert 3 <= int(left[0][len("model.ckpt-"):-len(".index")]) < 300
+    assert 3 <= int(left[0][len("model.ckpt-") : -len(".index")]) < 300
     commands.run("train_keras.py", *settings, "--log_dir", tmp_path / "stopped")
     commands.run("train_keras.py", *settings, "--log_dir", tmp_path / "whole")
     commands.assert_same_variables(
@@ -55,8 +76,20 @@ def test_an_interrupted_run_continues_on_two_ranks_as_if_it_had_not_stopped(data
 @pytest.mark.parametrize("victim", [0, 2])
 def test_killing_one_rank_ends_the_run_and_names_it(data_dir, tmp_path, victim):
     process = commands.start(
-        "train_keras.py", "--rank_size", 3, *TINY, "--data_dir", data_dir, "--log_dir", tmp_path,
-        "--batch_size", 4, "--iterations_per_loop", 1, "--max_train_steps", 100000,
+        "train_keras.py",
+        "--rank_size",
+        3,
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        tmp_path,
+        "--batch_size",
+        4,
+        "--iterations_per_loop",
+        1,
+        "--max_train_steps",
+        100000,
     )
     commands.wait_for(lambda: len(commands.metrics(tmp_path)[0]) >= 3, process)
     ranks = commands.ranks_of(process)
@@ -73,8 +106,20 @@ def test_killing_one_rank_ends_the_run_and_names_it(data_dir, tmp_path, victim):
 
 def test_no_rank_survives_a_killed_launcher(data_dir, tmp_path):
     process = commands.start(
-        "train_keras.py", "--rank_size", 2, *TINY, "--data_dir", data_dir, "--log_dir", tmp_path,
-        "--batch_size", 4, "--iterations_per_loop", 1, "--max_train_steps", 100000,
+        "train_keras.py",
+        "--rank_size",
+        2,
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        tmp_path,
+        "--batch_size",
+        4,
+        "--iterations_per_loop",
+        1,
+        "--max_train_steps",
+        100000,
     )
     commands.wait_for(lambda: len(commands.metrics(tmp_path)[0]) >= 2, process)
     assert len(commands.ranks_of(process)) == 2
@@ -138,8 +183,18 @@ def test_ranks_that_tf_config_describes_find_each_other_on_two_hosts(two_hosts, 
             cluster = {"cluster": {"worker": ports}, "task": {"type": "worker", "index": rank}}
             processes.append(
                 commands.start(
-                    "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", tmp_path, "--batch_size", 4,
-                    "--max_epochs", 1, prefix=prefix, TF_CONFIG=json.dumps(cluster),
+                    "train_keras.py",
+                    *TINY,
+                    "--data_dir",
+                    data_dir,
+                    "--log_dir",
+                    tmp_path,
+                    "--batch_size",
+                    4,
+                    "--max_epochs",
+                    1,
+                    prefix=prefix,
+                    TF_CONFIG=json.dumps(cluster),
                 )
             )
         outputs = [p.communicate(timeout=120)[0].decode("utf-8", "replace") for p in processes]
@@ -156,8 +211,17 @@ def test_ranks_that_tf_config_describes_find_each_other_on_two_hosts(two_hosts, 
 def test_ranks_that_mpirun_started_find_each_other(data_dir, tmp_path):
     mpirun = ("mpirun", "-np", "2", "--allow-run-as-root", "--oversubscribe")
     process = commands.start(
-        "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", tmp_path, "--batch_size", 4,
-        "--max_epochs", 1, prefix=mpirun,
+        "train_keras.py",
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        tmp_path,
+        "--batch_size",
+        4,
+        "--max_epochs",
+        1,
+        prefix=mpirun,
     )
     try:
         output = process.communicate(timeout=120)[0].decode("utf-8", "replace")
@@ -172,8 +236,18 @@ def test_ranks_that_mpirun_started_find_each_other(data_dir, tmp_path):
 def test_ranks_that_see_different_checkpoints_refuse_to_evaluate(data_dir, tmp_path):
     """Two hosts whose folders of the same name are not one; otherwise they would wait for each other."""
     commands.run(
-        "train_keras.py", *TINY, "--data_dir", data_dir, "--log_dir", tmp_path / "run", "--batch_size", 8,
-        "--max_train_steps", 2, "--save_checkpoints_steps", 1,
+        "train_keras.py",
+        *TINY,
+        "--data_dir",
+        data_dir,
+        "--log_dir",
+        tmp_path / "run",
+        "--batch_size",
+        8,
+        "--max_train_steps",
+        2,
+        "--save_checkpoints_steps",
+        1,
     )
     folders = []
     for rank, steps in enumerate(((1, 2), (2,))):
@@ -189,8 +263,16 @@ def test_ranks_that_see_different_checkpoints_refuse_to_evaluate(data_dir, tmp_p
         cluster = {"cluster": {"worker": ports}, "task": {"type": "worker", "index": rank}}
         processes.append(
             commands.start(
-                "evaluate.py", "--eval_dir", folder, "--data_dir", data_dir, "--log_dir", tmp_path / "log",
-                "--batch_size", 4, TF_CONFIG=json.dumps(cluster),
+                "evaluate.py",
+                "--eval_dir",
+                folder,
+                "--data_dir",
+                data_dir,
+                "--log_dir",
+                tmp_path / "log",
+                "--batch_size",
+                4,
+                TF_CONFIG=json.dumps(cluster),
             )
         )
     outputs = [process.communicate(timeout=120)[0].decode("utf-8", "replace") for process in processes]

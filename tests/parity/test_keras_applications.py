@@ -81,5 +81,3 @@ def test_a_file_without_its_top_has_the_whole_backbone_and_no_classifier(tmp_pat
     assert "num_classes" not in settings
     wanted = foreign.variables(foreign.VARIANTS["densenet121"], 10)
     assert set(weights.match(source, wanted).missing) == {"linear/kernel", "linear/bias"}
-
-

@@ -62,12 +62,16 @@ def test_int32_and_int64_steps_agree():
         np.testing.assert_array_equal(wide, narrow)
 
 
-@pytest.mark.parametrize("settings", [
-    {"lr_update": "step"},
-    {"lr_update": "step", "warmup_epochs": 5.0},
-    {"lr_update": "epoch", "warmup_epochs": 2.5},
-    {"lr_update": "step", "T_max": 1, "lr": 3.0},
-], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lr_update": "step"},
+        {"lr_update": "step", "warmup_epochs": 5.0},
+        {"lr_update": "epoch", "warmup_epochs": 2.5},
+        {"lr_update": "step", "T_max": 1, "lr": 3.0},
+    ],
+    ids=str,
+)
 def test_graph_and_host_agree_in_the_other_modes(settings):
     steps = np.arange(0, TOTAL_STEPS + 6000, 61)
     callback = CosineLearningRate(OptimizerConfig(**settings), STEPS_PER_EPOCH)

@@ -30,8 +30,13 @@ def run(script, *arguments, code=0, timeout_seconds=300, cwd=None, **more):
     command = [sys.executable, *program, *map(str, arguments)]
     more.setdefault("PYTHONPATH", ROOT)
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_seconds, cwd=cwd,
-        env=environment(**more), check=False,
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout_seconds,
+        cwd=cwd,
+        env=environment(**more),
+        check=False,
     )
     output = done.stdout.decode("utf-8", "replace")
     assert done.returncode == code, f"{script} exited with {done.returncode}, expected {code}:\n{output}"

@@ -55,9 +55,7 @@ def noise_payloads(count, size=(24, 20), classes=10, seed=0, label_offset=1):
     """`count` JPEG Examples of noise, all different; size is (height, width), labels from 1 in turn."""
     random = np.random.RandomState(seed)
     return [
-        example(
-            encode(random.randint(0, 256, size + (3,), np.uint8)), label_offset + number % classes
-        )
+        example(encode(random.randint(0, 256, size + (3,), np.uint8)), label_offset + number % classes)
         for number in range(count)
     ]
 

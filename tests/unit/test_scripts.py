@@ -31,8 +31,12 @@ def executable(path, text):
 def run(name, *arguments, cwd, **environ):
     return subprocess.run(
         [os.path.join(SCRIPTS, name), *arguments],
-        cwd=str(cwd), env={**os.environ, **environ}, capture_output=True,
-        text=True, timeout=60, check=False,
+        cwd=str(cwd),
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -41,7 +45,7 @@ def recorder(tmp_path):
     """A PYTHON that prints its arguments and DEVICE_ID as JSON and ends with code 7."""
     return executable(
         tmp_path / "python",
-        f'#!{sys.executable}\nimport json, os, sys\n'
+        f"#!{sys.executable}\nimport json, os, sys\n"
         'print(json.dumps([os.environ.get("DEVICE_ID"), *sys.argv[1:]]))\nsys.exit(7)\n',
     )
 
@@ -54,17 +58,40 @@ def test_scripts_are_valid_shell_and_may_be_run(name):
 
 
 COMMANDS = {
-    "run_1p.sh": ("train_keras.py", config.TRAIN, {"rank_size": 1, "max_train_steps": 100, "mode": "train",
-                                                   "log_dir": "./model_1p", "display_every": 10}),
+    "run_1p.sh": (
+        "train_keras.py",
+        config.TRAIN,
+        {
+            "rank_size": 1,
+            "max_train_steps": 100,
+            "mode": "train",
+            "log_dir": "./model_1p",
+            "display_every": 10,
+        },
+    ),
     "train_1p.sh": ("train_keras.py", config.TRAIN, {"rank_size": 1, "log_name": "densenet121_1p.log"}),
-    "run_8p.sh": ("train_keras.py", config.TRAIN, {
-        "rank_size": 8, "max_epochs": 150, "iterations_per_loop": 834, "epochs_between_evals": 5, "lr": 0.1,
-        "mode": "train_and_evaluate", "log_dir": "./model_8p", "log_name": "densenet121_8p.log",
-        "rank_table": "", "batch_size": 32,
-    }),
+    "run_8p.sh": (
+        "train_keras.py",
+        config.TRAIN,
+        {
+            "rank_size": 8,
+            "max_epochs": 150,
+            "iterations_per_loop": 834,
+            "epochs_between_evals": 5,
+            "lr": 0.1,
+            "mode": "train_and_evaluate",
+            "log_dir": "./model_8p",
+            "log_name": "densenet121_8p.log",
+            "rank_table": "",
+            "batch_size": 32,
+        },
+    ),
     "train_8p.sh": ("train_keras.py", config.TRAIN, {"rank_size": 8, "T_max": 150}),
-    "test.sh": ("evaluate.py", config.EVALUATE, {"rank_size": 1, "eval_dir": "./model_8p",
-                                                 "log_name": "eval_densenet121.log"}),
+    "test.sh": (
+        "evaluate.py",
+        config.EVALUATE,
+        {"rank_size": 1, "eval_dir": "./model_8p", "log_name": "eval_densenet121.log"},
+    ),
 }
 
 
@@ -84,8 +111,9 @@ def test_each_script_is_its_command_with_the_originals_settings(name, tmp_path, 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_flags_given_to_a_script_go_before_its_own(name, tmp_path, recorder):
-    process = run(name, "--data_dir", "/my data", "--log_dir=x y", cwd=tmp_path, PYTHON=recorder,
-                  DATA_DIR="/elsewhere")
+    process = run(
+        name, "--data_dir", "/my data", "--log_dir=x y", cwd=tmp_path, PYTHON=recorder, DATA_DIR="/elsewhere"
+    )
     _, _, *arguments = json.loads(process.stdout)
     assert arguments[-3:] == ["--data_dir", "/my data", "--log_dir=x y"]
     parsed = cli.parse(COMMANDS[name][1], arguments)
@@ -205,8 +233,15 @@ def test_the_image_installs_nothing_that_its_base_has():
 
 
 def test_the_entry_point_passes_the_command_and_its_exit_code(tmp_path):
-    process = run("container_entry.sh", "sh", "-c", 'echo "$0 $LD_LIBRARY_PATH"; exit 3', "a b", cwd=tmp_path,
-                  LD_LIBRARY_PATH="/mine")
+    process = run(
+        "container_entry.sh",
+        "sh",
+        "-c",
+        'echo "$0 $LD_LIBRARY_PATH"; exit 3',
+        "a b",
+        cwd=tmp_path,
+        LD_LIBRARY_PATH="/mine",
+    )
     assert process.returncode == 3
     assert process.stdout.startswith("a b /usr/local/Ascend/driver/lib64:")
     assert process.stdout.endswith(":/mine\n")
@@ -268,14 +303,23 @@ def test_a_volcano_pod_finds_its_ranks(volcano, tmp_path, monkeypatch):
     initial.write_text(volcano["ConfigMap"]["data"]["hccl.json"])
     assert rank_table.load(str(initial)).status == "initializing"
     # What the controller makes of it for two such pods.
-    servers = [rank_table.from_hccn_conf("".join(f"address_{d}=192.0.2.{8 * s + d}\n" for d in range(8)),
-                                         range(8), f"198.51.100.{s}", first_rank=8 * s).servers[0]
-               for s in range(1, -1, -1)]
+    servers = [
+        rank_table.from_hccn_conf(
+            "".join(f"address_{d}=192.0.2.{8 * s + d}\n" for d in range(8)),
+            range(8),
+            f"198.51.100.{s}",
+            first_rank=8 * s,
+        ).servers[0]
+        for s in range(1, -1, -1)
+    ]
     rank_table.write(rank_table.RankTable(servers=tuple(servers), source=""), str(initial))
     monkeypatch.setattr(job_table, "MOUNTED_TABLE", str(initial))
     sources = {entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container["env"]}
-    facts = {"status.hostIP": "198.51.100.1", "metadata.name": "densenet121-worker-1",
-             "metadata.annotations['huawei.com/Ascend910']": "Ascend910-0,Ascend910-1"}
+    facts = {
+        "status.hostIP": "198.51.100.1",
+        "metadata.name": "densenet121-worker-1",
+        "metadata.annotations['huawei.com/Ascend910']": "Ascend910-0,Ascend910-1",
+    }
     environ = {name: facts[path] for name, path in sources.items()}
     parsed = cli.parse(config.TRAIN, container["args"][2:]).replace(rank_size=16, log_dir=str(tmp_path))
     ranks = rank_environments(parsed, environ, machine=Machine("densenet121-worker-1", ("10.1.2.3",)))
@@ -338,9 +382,18 @@ def test_the_batch_file_gives_every_task_its_rank(tmp_path):
         'print(json.dumps([dict(os.environ), sys.argv[1:]])); sys.exit(7)" "$@"\n',
     )
     process = run(
-        "slurm_8p.sbatch", "--seed", "3", cwd=tmp_path, PYTHON=python, LOG_DIR=str(tmp_path / "log dir"),
-        PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", SLURM_SUBMIT_DIR=ROOT, SLURM_JOB_ID="4711",
-        SLURM_JOB_NUM_NODES="2", SLURM_JOB_NODELIST="node[1-2]", SLURM_CPUS_PER_TASK="24",
+        "slurm_8p.sbatch",
+        "--seed",
+        "3",
+        cwd=tmp_path,
+        PYTHON=python,
+        LOG_DIR=str(tmp_path / "log dir"),
+        PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        SLURM_SUBMIT_DIR=ROOT,
+        SLURM_JOB_ID="4711",
+        SLURM_JOB_NUM_NODES="2",
+        SLURM_JOB_NODELIST="node[1-2]",
+        SLURM_CPUS_PER_TASK="24",
     )
     assert process.returncode == 7, process.stderr
     environ, (program, *arguments) = json.loads(process.stdout.splitlines()[-1])

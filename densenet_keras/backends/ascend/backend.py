@@ -48,9 +48,7 @@ class AscendBackend(Backend):
 
     name = "ascend"
 
-    def __init__(
-        self, config: Config, topology: Topology, parts: Optional[adapter.Adapter] = None
-    ) -> None:
+    def __init__(self, config: Config, topology: Topology, parts: Optional[adapter.Adapter] = None) -> None:
         """
         Args:
             parts: what to build with in place of the installed adapter, for a plan without a device.
@@ -234,8 +232,10 @@ class AscendBackend(Backend):
         """Builds the loop and checks the graph; nothing may initialise local variables after this."""
         length = loop_plan.choose(plan, first_step).length
         if length != self._loop.length:
-            raise ValueError(f"the session loops {self._loop.length} steps, this plan asks for {length}; "
-                             "call plan_steps with the same plan before session")
+            raise ValueError(
+                f"the session loops {self._loop.length} steps, this plan asks for {length}; "
+                "call plan_steps with the same plan before session"
+            )
         with session.graph.as_default(), tf.name_scope(None), tf.control_dependencies(None):
             if tf.compat.v1.get_variable_scope().name:
                 raise ValueError("prepare_steps inside a variable scope would rename the loop's variables")

@@ -108,7 +108,8 @@ CODES = (
         r"\bE39999\b",
         "A kernel on the device's own CPUs failed; of this program that is mostly fetching the next batch, "
         "after the input has failed or was too slow. Look for its error above, and try --synthetic_data. "
-        + PLOG + ".",
+        + PLOG
+        + ".",
     ),
     failure(
         CONSEQUENCES,

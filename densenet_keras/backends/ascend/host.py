@@ -25,9 +25,7 @@ class AscendHost(Host):
     needs_addresses = False  # HCCL has the rank table
     failures = failures.FAILURES
     tools = {
-        "rank_table": Tool(
-            "backends.ascend.table_command", "write the rank table of several Ascend servers"
-        )
+        "rank_table": Tool("backends.ascend.table_command", "write the rank table of several Ascend servers")
     }
 
     def why_unavailable(self) -> str:

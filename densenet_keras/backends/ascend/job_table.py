@@ -25,8 +25,14 @@ MOUNTED_TABLE = "/user/serverid/devindex/config/hccl.json"
 # ModelArts sets RANK_TABLE_FILE to the folder of this file in jobs with an image of one's own.
 MODELARTS_TABLE = "jobstart_hccl.json"
 # Platforms say in these which server or pod a process runs on.
-SERVER_VARIABLES = ("HOST_IP", "XDL_IP", "MA_CURRENT_HOST_IP", "HCCL_IF_IP", "POD_NAME",
-                    "MA_CURRENT_INSTANCE_NAME")
+SERVER_VARIABLES = (
+    "HOST_IP",
+    "XDL_IP",
+    "MA_CURRENT_HOST_IP",
+    "HCCL_IF_IP",
+    "POD_NAME",
+    "MA_CURRENT_INSTANCE_NAME",
+)
 TABLE_WAIT_SECONDS = 900
 TABLE_POLL_SECONDS = 5
 

@@ -148,8 +148,10 @@ def _add_further(options: Options, config: Config) -> None:
         raise UsageError("--npu_option dump_debug_mode says what --overflow_debug writes; give it as well")
     if adapter.PRECISION_MODE_V2 in seen:
         if options[adapter.PLAIN_FLAGS[0]] != ("s", adapter.MIXED_PRECISION) or config.ascend.modify_mixlist:
-            raise UsageError(f"--npu_option {adapter.PRECISION_MODE_V2} takes the place of "
-                             f"--{adapter.PLAIN_FLAGS[0]}; give one of them, and no --modify_mixlist")
+            raise UsageError(
+                f"--npu_option {adapter.PRECISION_MODE_V2} takes the place of "
+                f"--{adapter.PLAIN_FLAGS[0]}; give one of them, and no --modify_mixlist"
+            )
         del options[adapter.PLAIN_FLAGS[0]]
 
 

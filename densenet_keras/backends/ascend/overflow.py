@@ -83,7 +83,9 @@ class OverflowCounter:
         if skipped > self._reported_skips and is_primary:
             logger.warning(
                 "%d steps skipped for overflow, %d since the start; loss scale now %g",
-                skipped - self._reported_skips, skipped, scale,
+                skipped - self._reported_skips,
+                skipped,
+                scale,
             )
         self._reported_skips = skipped
         in_row = int(counts[_MOST_IN_ROW])

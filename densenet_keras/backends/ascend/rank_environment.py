@@ -179,9 +179,7 @@ def _check_visible(server: Server, machine: Machine) -> None:
         )
 
 
-def _rank_values(
-    config: Config, rank: int, size: int, device: Device, machine: Machine
-) -> Dict[str, str]:
+def _rank_values(config: Config, rank: int, size: int, device: Device, machine: Machine) -> Dict[str, str]:
     timeout = max(LEAST_CONNECT_TIMEOUT_SECONDS, config.device.first_step_timeout_seconds)
     return {
         "RANK_ID": str(rank),

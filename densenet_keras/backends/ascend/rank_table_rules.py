@@ -139,8 +139,7 @@ def _rank_problems(table: RankTable, rank_size: int) -> Iterator[str]:
                 )
             elif not 0 <= device.rank < total:
                 yield (
-                    f"{where}: rank_id {device.rank} leaves a gap; {total} devices are "
-                    f"ranks 0 to {total - 1}"
+                    f"{where}: rank_id {device.rank} leaves a gap; {total} devices are ranks 0 to {total - 1}"
                 )
             owners.setdefault(device.rank, where)
     if total != rank_size:

@@ -53,11 +53,17 @@ def check_environment(environ: Mapping[str, str], topology: Topology) -> None:
         raise RunError(f"RANK_SIZE={size}, but {topology.size} ranks were asked for; unset it or correct it")
     if topology.size == 1:
         return
-    for name, example in (("RANK_SIZE", topology.size), ("RANK_ID", topology.rank),
-                          ("RANK_TABLE_FILE", "/path/rank_table.json"), ("JOB_ID", "densenet")):
+    for name, example in (
+        ("RANK_SIZE", topology.size),
+        ("RANK_ID", topology.rank),
+        ("RANK_TABLE_FILE", "/path/rank_table.json"),
+        ("JOB_ID", "densenet"),
+    ):
         if not environ.get(name):
-            raise RunError(f"{name} is not set, but each of {topology.size} NPU ranks needs it, such as "
-                           f"{name}={example}; --rank_size sets it for ranks that it starts")
+            raise RunError(
+                f"{name} is not set, but each of {topology.size} NPU ranks needs it, such as "
+                f"{name}={example}; --rank_size sets it for ranks that it starts"
+            )
     rank = environ["RANK_ID"]
     if rank.isdigit() and int(rank) != topology.rank:
         raise RunError(f"RANK_ID={rank}, but this process is rank {topology.rank}; correct one of them")

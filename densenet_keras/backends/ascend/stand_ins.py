@@ -12,6 +12,7 @@ from densenet_keras.backends.ascend import adapter
 
 def adapter_parts() -> adapter.Adapter:
     """Everything that `adapter.load` gives, without effect on any device."""
+
     class LossScale:
         def __init__(self, value: float = 1.0, **_: Any) -> None:
             self._value = value

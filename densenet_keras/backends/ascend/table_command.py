@@ -21,8 +21,10 @@ class Settings:
 
     table: str = flag("", "file to write", positional=True, metavar="TABLE")
     servers: Tuple[str, ...] = flag(
-        (), "address of each server and a copy of its /etc/hccn.conf, in the order of their ranks",
-        positional=True, metavar="SERVER=HCCN_CONF",
+        (),
+        "address of each server and a copy of its /etc/hccn.conf, in the order of their ranks",
+        positional=True,
+        metavar="SERVER=HCCN_CONF",
         rule=Rule(lambda text: "=" in text, "must be SERVER=HCCN_CONF, such as 10.0.0.1=node1.conf"),
     )
 

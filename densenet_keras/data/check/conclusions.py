@@ -37,9 +37,7 @@ def _error(kind: str, message: str, place: Optional[Place] = None) -> Finding:
     return Finding(ERROR, kind, message, place)
 
 
-def _label(
-    split: SplitTally, label: int, label_offset: int, num_classes: Optional[int]
-) -> Iterator[Finding]:
+def _label(split: SplitTally, label: int, label_offset: int, num_classes: Optional[int]) -> Iterator[Finding]:
     """A label that is no class, with how often it occurs."""
     first = split.first_of_label[label]
     what = f"label {label}, which {split.labels[label]} {split.name} records have,"

@@ -69,9 +69,7 @@ def list_tars(folder: str, validation_labels: str) -> Listing:
     return Listing(rows, classes, notes)
 
 
-def _labels_for(
-    members: Sequence[_Member], folder: str, validation_labels: str, tar: str
-) -> Dict[str, str]:
+def _labels_for(members: Sequence[_Member], folder: str, validation_labels: str, tar: str) -> Dict[str, str]:
     path = validation_labels or label_file_in(folder)
     if path is None:
         raise UsageError(LABELS_MISSING.format(tar=tar))

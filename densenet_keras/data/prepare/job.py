@@ -35,9 +35,7 @@ class Job(NamedTuple):
     judge: Judge
 
 
-def prepare(
-    options: PrepareOptions, say: Say, progress: Optional[Progress] = None
-) -> Optional[Outcome]:
+def prepare(options: PrepareOptions, say: Say, progress: Optional[Progress] = None) -> Optional[Outcome]:
     """Writes the data set that `options` ask for; None if it is there already.
 
     Args:

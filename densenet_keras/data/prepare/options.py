@@ -20,7 +20,9 @@ class PrepareOptions:
 
     pictures: str = flag("", "folder, or CSV file, of the pictures", positional=True, metavar="PICTURES")
     data_dir: str = flag(
-        "", "folder to write the data set to; it is made", metavar="DIR",
+        "",
+        "folder to write the data set to; it is made",
+        metavar="DIR",
         rule=Rule(lambda value: value != "", "must be given: the folder to write to"),
     )
     validation_share: float = flag(

@@ -158,15 +158,11 @@ def _write_indexes(plan: Plan, accounts: List[Account], data_dir: str) -> None:
         record_index.store(data_dir, name, paths, {c: columns[c] for c in record_index.COLUMNS})
 
 
-def _described(
-    plan: Plan, listing: Listing, options: PrepareOptions, counts: np.ndarray
-) -> Dict[str, Any]:
+def _described(plan: Plan, listing: Listing, options: PrepareOptions, counts: np.ndarray) -> Dict[str, Any]:
     """What dataset.json says of pictures, classes, settings and versions; the same for the same command."""
     import tensorflow as tf
 
-    settings = {
-        name: value for name, value in dataclasses.asdict(options).items() if name not in _NOT_STORED
-    }
+    settings = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NOT_STORED}
     by_class = [
         {"label": FIRST_LABEL + number, "name": plan.texts[number], "folder": folder,
          **{split: int(counts[place, number]) for place, split in enumerate(SPLITS)}}

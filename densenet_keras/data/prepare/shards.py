@@ -117,9 +117,7 @@ def write_missing(
     done = plan.pictures - sum(len(shard.rows) for shard in missing)
     if progress is not None:
         progress(done, plan.pictures)
-    waiting = (
-        (int(listing.size[rows].sum()), rows) for shard in missing for rows in chunks[shard.name]
-    )
+    waiting = ((int(listing.size[rows].sum()), rows) for shard in missing for rows in chunks[shard.name])
     with contextlib.closing(in_order(maker.chunk, waiting, threads)) as results:
         for shard in missing:
             account = _ShardAccount(listing)

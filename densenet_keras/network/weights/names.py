@@ -100,7 +100,7 @@ def _features(names: Sequence[str], norm: Dict[str, str], layer: str, transition
         (
             # torchvision's first models wrote norm.1 for norm1, which its own loader still takes.
             rf"features\.denseblock(\d+)\.{layer}\.(norm|conv)\.?([12])",
-            lambda m: f"block{m[1]}/layer{int(m[2]) + 1 - first}/{ {'norm': 'bn'}.get(m[3], m[3])}{m[4]}",
+            lambda m: f"block{m[1]}/layer{int(m[2]) + 1 - first}/{ {'norm': 'bn'}.get(m[3], m[3]) }{m[4]}",
         ),
     ]
     found = {}

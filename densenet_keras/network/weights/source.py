@@ -226,4 +226,3 @@ def preprocessing_of(source: Source, num_classes: Optional[int]) -> Optional[str
 def label_offset_of(num_classes: int) -> int:
     """The label of the first class in TF-Slim's records of ImageNet, for a network of that many classes."""
     return 0 if num_classes == BACKGROUND_CLASSES else 1
-

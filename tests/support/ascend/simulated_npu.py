@@ -76,8 +76,12 @@ def failed_run(error):
     sys.stderr.flush()
     if os.environ.get("SIMULATED_NPU_GENERATION", "older") == "older":
         fatal(f"tf_adapter/kernels/geop_npu.cc:743] {name}")
-    raise tf.errors.InternalError(None, None, f"{name}\nError Message is :\nE39999: Inner Error!\n"
-                                  "        Aicpu kernel execute failed, fault kernel_name=GetNext") from None
+    raise tf.errors.InternalError(
+        None,
+        None,
+        f"{name}\nError Message is :\nE39999: Inner Error!\n"
+        "        Aicpu kernel execute failed, fault kernel_name=GetNext",
+    ) from None
 
 
 def rank():
@@ -355,7 +359,9 @@ def _iterations(session, run, ancestors):
     if options.get("iterations_per_loop", 1) < 2:
         return 1
     unknown = [
-        op.name for op in ancestors for tensor in op.outputs
+        op.name
+        for op in ancestors
+        for tensor in op.outputs
         if tensor.dtype not in (tf.resource, tf.variant)
         and (op.type, tensor.value_index) != ("FusedBatchNormV3", 5)
         and not tensor.shape.is_fully_defined()
@@ -418,9 +424,7 @@ class _Exchange:
     def __init__(self):
         with tf.Graph().as_default() as graph, tf.device(_device()):
             self._mine = tf.compat.v1.placeholder(tf.float32, [size()])
-            self._all = collective_ops.all_reduce(
-                tf.identity(self._mine), size(), 1, 1_000_000, "Add", "Id"
-            )
+            self._all = collective_ops.all_reduce(tf.identity(self._mine), size(), 1, 1_000_000, "Add", "Id")
         config = tf.compat.v1.ConfigProto(device_filters=[f"/job:worker/task:{rank()}"])
         config.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
         self._session = tf.compat.v1.Session(_server().target, graph=graph, config=config)

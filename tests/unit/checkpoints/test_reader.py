@@ -24,9 +24,11 @@ def save(folder, name="model.ckpt-3", step=3):
     path = os.path.join(str(folder), name)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         values = [np.arange(6, dtype=np.float32), np.int64(step)]
-        session.run(tf.raw_ops.SaveV2(
-            prefix=path, tensor_names=["v", "global_step"], shape_and_slices=["", ""], tensors=values
-        ))
+        session.run(
+            tf.raw_ops.SaveV2(
+                prefix=path, tensor_names=["v", "global_step"], shape_and_slices=["", ""], tensors=values
+            )
+        )
     return path
 
 

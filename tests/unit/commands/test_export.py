@@ -34,7 +34,10 @@ def test_an_export_is_read_back_in_a_process_of_its_own(run, name, tmp_path):
     command = [sys.executable, "-m", "densenet_keras", "export", "--restore", run, "--format", name]
     environ = {**os.environ, "PYTHONPATH": ROOT}
     done = subprocess.run(
-        [*command, "--output", "out folder [1]"], cwd=str(tmp_path), env=environ, check=True,
+        [*command, "--output", "out folder [1]"],
+        cwd=str(tmp_path),
+        env=environ,
+        check=True,
         stdout=subprocess.PIPE,
     )
     said = done.stdout.decode()

@@ -24,8 +24,12 @@ MANY_CLASSES = 1000  # each record carries its own label, so labels tell records
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     return fake.write_noise(
-        tmp_path_factory.mktemp("data"), train=TRAIN, validation=VALIDATION, shards=3,
-        classes=MANY_CLASSES, size=(20, 26),
+        tmp_path_factory.mktemp("data"),
+        train=TRAIN,
+        validation=VALIDATION,
+        shards=3,
+        classes=MANY_CLASSES,
+        size=(20, 26),
     )
 
 
@@ -239,8 +243,13 @@ def test_image_written_damaged_stops_by_name(tmp_path, batches):
 
 def test_formats_may_be_mixed(tmp_path):
     pixels = np.random.RandomState(0).randint(0, 256, (30, 40, 3), np.uint8)
-    kinds = [fake.encode(pixels), fake.encode(pixels, "png"), fake.encode(pixels[:, :, 0]),
-             fake.encode(pixels, progressive=True), fake.encode(pixels[:, :, 0], "png")]
+    kinds = [
+        fake.encode(pixels),
+        fake.encode(pixels, "png"),
+        fake.encode(pixels[:, :, 0]),
+        fake.encode(pixels, progressive=True),
+        fake.encode(pixels[:, :, 0], "png"),
+    ]
     split = damaged_split(tmp_path, [fake.example(kind, 1) for kind in kinds])
     assert len(train_batches(split, 4, batch_size=5)) == 4
 

@@ -29,8 +29,10 @@ def test_pixels_are_turned_as_a_viewer_turns_them(orientation):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("order", ["II", "MM"])
 def test_jpegs_of_both_byte_orders_are_read(orientation, order):
-    entry = {"II": b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0%c\0\0\0\0\0\0\0",
-             "MM": b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0%c\0\0\0\0\0\0"}[order] % orientation
+    entry = {
+        "II": b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0%c\0\0\0\0\0\0\0",
+        "MM": b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0%c\0\0\0\0\0\0",
+    }[order] % orientation
     plain = fake.encode(PIXELS)
     xmp = b"\xff\xe1\0\x08http:\0"
     segment = b"Exif\0\0" + entry

@@ -38,7 +38,8 @@ ENCODED, SEEDS = (tf.string, []), (tf.int64, [2])
 def train_runner(size=24, min_crop_area=0.08, flip=True):
     return Runner(
         lambda encoded, seeds: preprocessing.decode_train(encoded, seeds, size, min_crop_area, flip),
-        ENCODED, SEEDS,
+        ENCODED,
+        SEEDS,
     )
 
 
@@ -159,23 +160,32 @@ def test_whole_image_when_the_crop_may_not_shrink():
 
 def stateless_windows(height, width, min_crop_area, count):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+
         def window(draw):
             uniform = tf.random.stateless_uniform(
                 [4, preprocessing.CROP_ATTEMPTS], tf.stack([tf.constant(11, tf.int64), draw])
             )
             return preprocessing.random_window(
-                tf.constant([height, width]), tf.unstack(uniform), min_crop_area)
+                tf.constant([height, width]), tf.unstack(uniform), min_crop_area
+            )
 
         return session.run(tf.map_fn(window, tf.range(count, dtype=tf.int64), dtype=tf.int32))
 
 
 def reference_windows(height, width, min_crop_area, count):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+
         def window(_):
             begin, size, _ = tf.image.sample_distorted_bounding_box(
-                [height, width, 3], tf.zeros([1, 0, 4]), seed=7, min_object_covered=0.0,
-                aspect_ratio_range=(3 / 4, 4 / 3), area_range=(min_crop_area, 1.0), max_attempts=10,
-                use_image_if_no_bounding_boxes=True)
+                [height, width, 3],
+                tf.zeros([1, 0, 4]),
+                seed=7,
+                min_object_covered=0.0,
+                aspect_ratio_range=(3 / 4, 4 / 3),
+                area_range=(min_crop_area, 1.0),
+                max_attempts=10,
+                use_image_if_no_bounding_boxes=True,
+            )
             return tf.concat([begin[:2], size[:2]], 0)
 
         return session.run(tf.map_fn(window, tf.range(count), dtype=tf.int32, parallel_iterations=1))
@@ -200,8 +210,14 @@ def test_crops_follow_the_law_of_sample_distorted_bounding_box(height, width, mi
     assert (ours[:, 0] + ours[:, 2] <= height).all()
     assert (ours[:, 1] + ours[:, 3] <= width).all()
     critical = 1.95 * np.sqrt(2 / count)  # 0.1 % of equal laws exceed it
-    for values in (lambda w: w[:, 0], lambda w: w[:, 1], lambda w: w[:, 2], lambda w: w[:, 3],
-                   lambda w: w[:, 2] * w[:, 3], lambda w: w[:, 3] / w[:, 2]):
+    for values in (
+        lambda w: w[:, 0],
+        lambda w: w[:, 1],
+        lambda w: w[:, 2],
+        lambda w: w[:, 3],
+        lambda w: w[:, 2] * w[:, 3],
+        lambda w: w[:, 3] / w[:, 2],
+    ):
         assert largest_cdf_distance(values(ours), values(theirs)) < critical
 
 

@@ -74,9 +74,8 @@ def test_seed_outside_its_range_is_refused(seed):
 @pytest.mark.parametrize(("count", "batch_size", "size"), [(1, 4, 3), (10, 5, 2), (11, 2, 3), (24, 4, 2)])
 def test_evaluation_takes_each_record_once(count, batch_size, size):
     batches = eval_batches_per_rank(count, batch_size, size)
-    taken = np.concatenate([
-        eval_records(step, count, batch_size, rank, size)
-        for rank in range(size) for step in range(batches)
-    ])
+    taken = np.concatenate(
+        [eval_records(step, count, batch_size, rank, size) for rank in range(size) for step in range(batches)]
+    )
     assert len(taken) == batches * batch_size * size
     assert sorted(taken[taken != NO_RECORD]) == list(range(count))

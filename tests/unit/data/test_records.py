@@ -27,9 +27,7 @@ def builds(monkeypatch):
     """Counts how often an index is built."""
     calls = []
     build = record_index.build
-    monkeypatch.setattr(
-        record_index, "build", lambda *args: calls.append(args) or build(*args)
-    )
+    monkeypatch.setattr(record_index, "build", lambda *args: calls.append(args) or build(*args))
     return calls
 
 
@@ -74,11 +72,7 @@ def test_index_agrees_with_tensorflow(data_dir):
     import tensorflow as tf
 
     split = records.open_split(data_dir, "train")
-    read = [
-        record
-        for path in split.paths
-        for record in tf.compat.v1.io.tf_record_iterator(path)
-    ]
+    read = [record for path in split.paths for record in tf.compat.v1.io.tf_record_iterator(path)]
     assert read == [fake.payload(split, number) for number in range(len(split))]
     for number, record in enumerate(read):
         feature = tf.train.Example.FromString(record).features.feature

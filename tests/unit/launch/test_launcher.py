@@ -74,7 +74,6 @@ def test_more_ranks_than_ports_is_said_before_any_starts():
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-
 def test_configuration_is_left_in_the_run_folder(tmp_path):
     config = EIGHT.replace(log_dir=str(tmp_path / "new" / "run"))
     path = run_folder.write_configuration(config)

@@ -207,8 +207,9 @@ def test_inference_form_shares_variables_and_adds_no_updates(graph):
         assert not np.allclose(session.run(logits), first)
 
 
-@pytest.mark.parametrize("build", [lambda x: training_model(x), lambda x: cifar(x)],
-                         ids=["densenet_tiny", "densenet_cifar"])
+@pytest.mark.parametrize(
+    "build", [lambda x: training_model(x), lambda x: cifar(x)], ids=["densenet_tiny", "densenet_cifar"]
+)
 def test_every_trainable_variable_gets_a_gradient(build):
     model = build(images())
     loss = tf.reduce_mean(tf.square(model.outputs[0] - 1.0))
@@ -300,8 +301,14 @@ def test_keras_fit_trains_it():
 
 def test_configuration_reaches_the_layers():
     config = ModelConfig(
-        model="densenet_tiny", num_classes=7, image_size=40, growth_rate=6, bn_size=3,
-        drop_rate=0.1, bn_momentum=0.8, bn_epsilon=0.02,
+        model="densenet_tiny",
+        num_classes=7,
+        image_size=40,
+        growth_rate=6,
+        bn_size=3,
+        drop_rate=0.1,
+        bn_momentum=0.8,
+        bn_epsilon=0.02,
     )
     model = build_densenet(config)
     layer = model.get_layer("block1").dense_layers[0]
@@ -364,7 +371,7 @@ def test_arguments_of_keras_applications_are_refused_with_what_to_do(argument, a
     for build in (DenseNet121, DenseNetCifar, DenseNetTiny):
         with pytest.raises(TypeError) as raised:
             build(**argument)
-        (name, value), = argument.items()
+        ((name, value),) = argument.items()
         assert f"{name}={value!r} is not an argument of densenet" in str(raised.value)
         assert advice in str(raised.value)
     assert graph.get_operations() == []

@@ -102,7 +102,9 @@ def test_defaults_are_those_of_the_original():
     assert (layer.conv1.filters, layer.dropout) == (16, None)
     initializer = layer.conv2.kernel_initializer
     assert (initializer.scale, initializer.mode, initializer.distribution) == (
-        5.0, "fan_out", "truncated_normal",
+        5.0,
+        "fan_out",
+        "truncated_normal",
     )
 
 
@@ -120,9 +122,7 @@ def test_dense_layer_computes_the_paper_s_function():
     layer = DenseLayer(2, bn_size=3, bn_epsilon=0.01)
     x = images(channels=4, height=5, width=4)
     out = layer(x, training=False)
-    values = {
-        w: random.uniform(0.5, 1.5, w.shape.as_list()).astype(np.float32) for w in layer.weights
-    }
+    values = {w: random.uniform(0.5, 1.5, w.shape.as_list()).astype(np.float32) for w in layer.weights}
     with tf.compat.v1.Session() as session:
         for variable, value in values.items():
             variable.load(value, session)
@@ -137,9 +137,7 @@ def test_dense_layer_computes_the_paper_s_function():
     hidden = bn_relu(bn_relu(given, layer.bn1) @ values[layer.conv1.kernel][0, 0], layer.bn2)
     padded = np.pad(hidden, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="constant")
     kernel = values[layer.conv2.kernel]
-    expected = sum(
-        padded[:, i : i + 5, j : j + 4] @ kernel[i, j] for i in range(3) for j in range(3)
-    )
+    expected = sum(padded[:, i : i + 5, j : j + 4] @ kernel[i, j] for i in range(3) for j in range(3))
     np.testing.assert_allclose(got[..., 4:], expected, rtol=1e-5)
 
 

@@ -61,8 +61,16 @@ def test_an_array_is_seen_as_a_lossless_file_of_it(reader):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_what_a_camera_says_to_turn_is_turned(reader, orientation):
     """A file stored turned, with the note that undoes it, is seen as the upright one."""
-    undo = {1: [], 2: [Image.FLIP_LEFT_RIGHT], 3: [Image.ROTATE_180], 4: [Image.FLIP_TOP_BOTTOM],
-            5: [Image.TRANSPOSE], 6: [Image.ROTATE_90], 7: [Image.TRANSVERSE], 8: [Image.ROTATE_270]}
+    undo = {
+        1: [],
+        2: [Image.FLIP_LEFT_RIGHT],
+        3: [Image.ROTATE_180],
+        4: [Image.FLIP_TOP_BOTTOM],
+        5: [Image.TRANSPOSE],
+        6: [Image.ROTATE_90],
+        7: [Image.TRANSVERSE],
+        8: [Image.ROTATE_270],
+    }
     stored = Image.fromarray(pixels())
     for turn in undo[orientation]:
         stored = stored.transpose(turn)

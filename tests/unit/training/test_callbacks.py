@@ -173,7 +173,13 @@ class TestMetrics:
         training = [line for line in lines if "top1" not in line]
         assert [line["step"] for line in training] == [5, 10, 15, 20]
         assert set(training[0]) == {
-            "step", "epoch", "images_per_second", "data_wait_fraction", "loss", "total_loss", "learning_rate",
+            "step",
+            "epoch",
+            "images_per_second",
+            "data_wait_fraction",
+            "loss",
+            "total_loss",
+            "learning_rate",
             "time",
         }
         assert (training[1]["epoch"], training[1]["loss"]) == (1.0, 0.1)

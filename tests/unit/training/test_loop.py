@@ -104,10 +104,16 @@ def test_resuming_within_an_epoch_begins_that_epoch_once():
     assert toy.run(toy.plan(20), [recorder], first_step=7) == 20
     names = recorder.names()
     assert names[:4] == [
-        ("on_train_begin", None), ("on_epoch_begin", 0), ("on_batch_begin", 7), ("on_batch_end", 7),
+        ("on_train_begin", None),
+        ("on_epoch_begin", 0),
+        ("on_batch_begin", 7),
+        ("on_batch_end", 7),
     ]
     assert [name for name in names if "epoch" in name[0]] == [
-        ("on_epoch_begin", 0), ("on_epoch_end", 0), ("on_epoch_begin", 1), ("on_epoch_end", 1),
+        ("on_epoch_begin", 0),
+        ("on_epoch_end", 0),
+        ("on_epoch_begin", 1),
+        ("on_epoch_end", 1),
     ]
 
 
@@ -155,12 +161,15 @@ def test_a_signal_in_the_last_chunk_changes_nothing():
     assert not recorder.calls[-1][2].interrupted
 
 
-@pytest.mark.parametrize(("request_of_others", "interrupted"), [
-    (loop.STOP_TRAINING, False),
-    (7 * loop.STOP_TRAINING, False),
-    (loop.INTERRUPT, True),
-    (7 * loop.INTERRUPT + 7 * loop.STOP_TRAINING, True),
-])
+@pytest.mark.parametrize(
+    ("request_of_others", "interrupted"),
+    [
+        (loop.STOP_TRAINING, False),
+        (7 * loop.STOP_TRAINING, False),
+        (loop.INTERRUPT, True),
+        (7 * loop.INTERRUPT + 7 * loop.STOP_TRAINING, True),
+    ],
+)
 def test_all_ranks_stop_at_the_same_step_in_the_same_way(request_of_others, interrupted):
     """This rank asks for nothing; others do after step 6."""
     requests, recorder = [], Recorder()

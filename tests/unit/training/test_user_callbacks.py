@@ -46,15 +46,18 @@ class TestLoad:
         with pytest.raises(UsageError, match="must read module:function"):
             user_callbacks.load(reference)
 
-    @pytest.mark.parametrize(("text", "message"), [
-        ("other = 1", "defines no create"),
-        ("create = 1", "create is a int, not a function"),
-        ("def create(): return None", "got a NoneType; return a list"),
-        ("def create(): return ['x']", "holds a str, which is no tf.keras.callbacks.Callback"),
-        ("def create(): return [tf.keras.callbacks.History]", "holds a type"),
-        ("import no_such_module_at_all", "mine cannot be imported .*no_such_module_at_all"),
-        ("def create(): return [tf.keras.callbacks.ReduceLROnPlateau()]", "ReduceLROnPlateau sets the"),
-    ])
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("other = 1", "defines no create"),
+            ("create = 1", "create is a int, not a function"),
+            ("def create(): return None", "got a NoneType; return a list"),
+            ("def create(): return ['x']", "holds a str, which is no tf.keras.callbacks.Callback"),
+            ("def create(): return [tf.keras.callbacks.History]", "holds a type"),
+            ("import no_such_module_at_all", "mine cannot be imported .*no_such_module_at_all"),
+            ("def create(): return [tf.keras.callbacks.ReduceLROnPlateau()]", "ReduceLROnPlateau sets the"),
+        ],
+    )
     def test_says_what_is_wrong(self, folder, text, message):
         write(folder, text)
         with pytest.raises(UsageError, match=message):
@@ -74,11 +77,15 @@ class TestRefusal:
     class MySchedule(keras.LearningRateScheduler):
         pass
 
-    @pytest.mark.parametrize("callback", [
-        keras.LearningRateScheduler(lambda epoch: 0.1),
-        MySchedule(lambda epoch: 0.1),
-        keras.ReduceLROnPlateau(),
-    ], ids=lambda callback: type(callback).__name__)
+    @pytest.mark.parametrize(
+        "callback",
+        [
+            keras.LearningRateScheduler(lambda epoch: 0.1),
+            MySchedule(lambda epoch: 0.1),
+            keras.ReduceLROnPlateau(),
+        ],
+        ids=lambda callback: type(callback).__name__,
+    )
     def test_of_rates_set_from_the_host_by_name_with_what_to_use(self, callback):
         name = type(callback).__name__
         with pytest.raises(UsageError, match=f"^callbacks: {name} .*from the host.*--lr, --lr_update"):
@@ -111,6 +118,7 @@ class Training:
 
     def run(self, plan, before=(), **settings):
         """Every step adds one to every weight."""
+
         def on_step(step):
             self.session.run(self.step)
             return settings.get("metrics", lambda step: {})(step)
@@ -130,23 +138,27 @@ def clean_keras():
     tf.keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("create", [
-    lambda folder: keras.BaseLogger(),
-    lambda folder: keras.CSVLogger(folder + "/log.csv"),
-    lambda folder: keras.EarlyStopping("loss", mode="max", patience=1, restore_best_weights=True),
-    lambda folder: keras.History(),
-    lambda folder: keras.LambdaCallback(on_epoch_end=lambda epoch, logs: None),
-    lambda folder: keras.ModelCheckpoint(folder + "/model-{epoch}.h5"),
-    lambda folder: keras.ModelCheckpoint(folder + "/model-{epoch}-{loss:.2f}.h5", save_weights_only=True),
-    lambda folder: keras.ModelCheckpoint(folder + "/weights-{epoch}", save_weights_only=True),
-    lambda folder: keras.ModelCheckpoint(folder + "/best.h5", "loss", save_best_only=True),
-    lambda folder: keras.ModelCheckpoint(folder + "/often.h5", save_freq=8),
-    lambda folder: keras.ProgbarLogger(),
-    lambda folder: keras.ProgbarLogger("steps"),
-    lambda folder: keras.TensorBoard(folder + "/board"),
-    lambda folder: keras.TensorBoard(folder + "/board", update_freq="batch", profile_batch=0),
-    lambda folder: keras.TerminateOnNaN(),
-], ids=range(15))
+@pytest.mark.parametrize(
+    "create",
+    [
+        lambda folder: keras.BaseLogger(),
+        lambda folder: keras.CSVLogger(folder + "/log.csv"),
+        lambda folder: keras.EarlyStopping("loss", mode="max", patience=1, restore_best_weights=True),
+        lambda folder: keras.History(),
+        lambda folder: keras.LambdaCallback(on_epoch_end=lambda epoch, logs: None),
+        lambda folder: keras.ModelCheckpoint(folder + "/model-{epoch}.h5"),
+        lambda folder: keras.ModelCheckpoint(folder + "/model-{epoch}-{loss:.2f}.h5", save_weights_only=True),
+        lambda folder: keras.ModelCheckpoint(folder + "/weights-{epoch}", save_weights_only=True),
+        lambda folder: keras.ModelCheckpoint(folder + "/best.h5", "loss", save_best_only=True),
+        lambda folder: keras.ModelCheckpoint(folder + "/often.h5", save_freq=8),
+        lambda folder: keras.ProgbarLogger(),
+        lambda folder: keras.ProgbarLogger("steps"),
+        lambda folder: keras.TensorBoard(folder + "/board"),
+        lambda folder: keras.TensorBoard(folder + "/board", update_freq="batch", profile_batch=0),
+        lambda folder: keras.TerminateOnNaN(),
+    ],
+    ids=range(15),
+)
 @pytest.mark.parametrize("is_primary", [True, False])
 def test_keras_callbacks_work_unchanged_on_a_final_graph_and_a_model_never_compiled(
     create, is_primary, tmp_path

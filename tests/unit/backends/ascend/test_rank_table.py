@@ -17,8 +17,7 @@ from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
 
 HCCN_CONF = "".join(
-    f"address_{n}=192.168.{100 + n % 4}.{101 - n // 4}\nnetmask_{n}=255.255.255.0\n"
-    for n in range(8)
+    f"address_{n}=192.168.{100 + n % 4}.{101 - n // 4}\nnetmask_{n}=255.255.255.0\n" for n in range(8)
 )
 SERVER = Machine("node1", ("10.0.0.1",), tuple(range(8)), tuple(range(96)), 96)
 
@@ -80,9 +79,7 @@ def save(tmp_path):
 
 
 def config(tmp_path, size, **changes):
-    return Config().replace(
-        backend="ascend", rank_size=size, log_dir=str(tmp_path / "run"), **changes
-    )
+    return Config().replace(backend="ascend", rank_size=size, log_dir=str(tmp_path / "run"), **changes)
 
 
 # What a table may say.
@@ -113,8 +110,10 @@ WRONG = {
     "device twice": (change((*FIRST, 3, "device_id"), "2"), ["10.0.0.1", "device_id 2", "2 times"]),
     "no such device": (change((*FIRST, 3, "device_id"), "8"), ["10.0.0.1", "device_id 8", "0 to 7"]),
     "address twice": (change((*FIRST, 3, "device_ip"), "192.0.2.9"), ["device 0", "192.0.2.9", "10.0.0.1"]),
-    "address malformed": (change((*FIRST, 3, "device_ip"), "192.0.2"),
-                          ["device 3", "'192.0.2'", "hccn_tool"]),
+    "address malformed": (
+        change((*FIRST, 3, "device_ip"), "192.0.2"),
+        ["device 3", "'192.0.2'", "hccn_tool"],
+    ),
     "address zeros": (change((*FIRST, 3, "device_ip"), "192.0.2.04"), ["device 3", "'192.0.2.04'"]),
     "address of loopback": (change((*FIRST, 3, "device_ip"), "127.0.0.1"), ["device 3", "'127.0.0.1'"]),
     "endless number": (change((*FIRST, 3, "device_id"), "9" * 5000), ["5000 characters", "at most 6 digits"]),
@@ -124,10 +123,14 @@ WRONG = {
     "version": (change(("version",), "1.2"), ["'1.2'", "'1.0'"]),
     "server twice": (change(("server_list", 1, "server_id"), "10.0.0.1"), ["'10.0.0.1'", "servers 0 and 1"]),
     "no server id": (change(("server_list", 1, "server_id"), ""), ["server 1", "1 to 63"]),
-    "three devices": (lambda v: v["server_list"][0].update(device=v["server_list"][0]["device"][:3]),
-                      ["10.0.0.1", "3 devices", "1, 2, 4 or 8"]),
-    "uneven": (lambda v: v["server_list"][0].update(device=v["server_list"][0]["device"][:4]),
-               ["different numbers", "every server"]),
+    "three devices": (
+        lambda v: v["server_list"][0].update(device=v["server_list"][0]["device"][:3]),
+        ["10.0.0.1", "3 devices", "1, 2, 4 or 8"],
+    ),
+    "uneven": (
+        lambda v: v["server_list"][0].update(device=v["server_list"][0]["device"][:4]),
+        ["different numbers", "every server"],
+    ),
 }
 
 
@@ -202,9 +205,18 @@ def test_the_table_must_have_the_size_of_the_job(save, size):
 @pytest.mark.parametrize(
     ("devices", "allowed"),
     [
-        ([0], True), ([7], True), ([0, 1], True), ([1, 3], True), ([4, 6], True), ([3, 4], False),
-        ([0, 1, 2], False), ([0, 1, 2, 3], True), ([4, 5, 6, 7], True), ([2, 3, 4, 5], False),
-        ([0, 1, 2, 3, 4, 5], False), (list(range(8)), True),
+        ([0], True),
+        ([7], True),
+        ([0, 1], True),
+        ([1, 3], True),
+        ([4, 6], True),
+        ([3, 4], False),
+        ([0, 1, 2], False),
+        ([0, 1, 2, 3], True),
+        ([4, 5, 6, 7], True),
+        ([2, 3, 4, 5], False),
+        ([0, 1, 2, 3, 4, 5], False),
+        (list(range(8)), True),
     ],
 )
 def test_device_sets_that_the_910_connects(devices, allowed):
@@ -243,8 +255,9 @@ def test_a_missing_file_is_a_usage_error(tmp_path):
 def test_the_old_form_counts_ranks_in_its_order(save):
     table = rank_table.load(save(grouped()))
     table.check(4)
-    places = [(rank, server.server_id, device.device_id) for rank, (server, device) in
-              sorted(table.ranks().items())]
+    places = [
+        (rank, server.server_id, device.device_id) for rank, (server, device) in sorted(table.ranks().items())
+    ]
     assert places == [(0, "10.0.0.1", 0), (1, "10.0.0.1", 1), (2, "10.0.0.2", 0), (3, "10.0.0.2", 1)]
 
 
@@ -265,7 +278,8 @@ def test_a_written_table_is_version_1_of_strings_and_reads_back(tmp_path):
     assert values["version"] == "1.0"
     assert values["server_count"] == "1"
     assert values["server_list"][0]["device"] == [
-        entry(4, "192.168.100.100", 0), entry(5, "192.168.101.100", 1)
+        entry(4, "192.168.100.100", 0),
+        entry(5, "192.168.101.100", 1),
     ]
     rank_table.load(path).check(2)
     assert os.listdir(os.path.dirname(path)) == ["rank_table.json"]
@@ -333,8 +347,13 @@ def test_eight_ranks_of_one_server(tmp_path):
 def test_one_rank_needs_no_table(tmp_path):
     (rank,) = environments(tmp_path, 1, conf=None)
     assert rank == {
-        "RANK_ID": "0", "RANK_SIZE": "1", "DEVICE_ID": "0", "ASCEND_DEVICE_ID": "0", "DEVICE_INDEX": "0",
-        "JOB_ID": "densenet-keras", "HCCL_CONNECT_TIMEOUT": "3600",
+        "RANK_ID": "0",
+        "RANK_SIZE": "1",
+        "DEVICE_ID": "0",
+        "ASCEND_DEVICE_ID": "0",
+        "DEVICE_INDEX": "0",
+        "JOB_ID": "densenet-keras",
+        "HCCL_CONNECT_TIMEOUT": "3600",
     }
     assert not (tmp_path / "run").exists()
 
@@ -354,8 +373,13 @@ def test_one_rank_follows_the_device_that_is_set(tmp_path, env, expected):
 
 
 def test_what_the_user_set_stays(tmp_path):
-    env = {"JOB_ID": "mine", "HCCL_CONNECT_TIMEOUT": "7200", "RANK_SIZE": "2",
-           "DENSENET_KERAS_CORES": "0-1", "PATH": "/bin"}
+    env = {
+        "JOB_ID": "mine",
+        "HCCL_CONNECT_TIMEOUT": "7200",
+        "RANK_SIZE": "2",
+        "DENSENET_KERAS_CORES": "0-1",
+        "PATH": "/bin",
+    }
     for rank in environments(tmp_path, 2, env):
         assert not set(env) & set(rank)
 
@@ -402,7 +426,10 @@ def test_a_container_numbers_its_devices_from_zero(tmp_path):
     container = Machine("pod", ("172.17.0.2",), (4, 5, 6, 7), tuple(range(48, 96)), 96)
     ranks = environments(tmp_path, 4, machine=container)
     assert [(rank["DEVICE_ID"], rank["ASCEND_DEVICE_ID"]) for rank in ranks] == [
-        ("4", "0"), ("5", "1"), ("6", "2"), ("7", "3")
+        ("4", "0"),
+        ("5", "1"),
+        ("6", "2"),
+        ("7", "3"),
     ]
     assert ranks[3]["DENSENET_KERAS_CORES"] == "84-95"
     with pytest.raises(UsageError, match=r"devices \[4, 5, 6, 7\], but 8 of"):
@@ -515,10 +542,21 @@ def test_waiting_for_a_table_ends(tmp_path, save, monkeypatch):
 
 # Ranks that a scheduler started.
 
-MPIRUN = {"OMPI_COMM_WORLD_RANK": "9", "OMPI_COMM_WORLD_SIZE": "16", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
-          "OMPI_COMM_WORLD_LOCAL_SIZE": "8"}
-SRUN = {"SLURM_PROCID": "9", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1",
-        "SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_NODEID": "1", "SLURM_JOB_ID": "4711"}
+MPIRUN = {
+    "OMPI_COMM_WORLD_RANK": "9",
+    "OMPI_COMM_WORLD_SIZE": "16",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "8",
+}
+SRUN = {
+    "SLURM_PROCID": "9",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "16",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "8(x2)",
+    "SLURM_NODEID": "1",
+    "SLURM_JOB_ID": "4711",
+}
 
 
 @pytest.mark.parametrize(("environ", "job"), [(MPIRUN, "densenet-keras"), (SRUN, "slurm-4711")])
@@ -527,8 +565,14 @@ def test_tasks_of_mpirun_and_srun(tmp_path, save, environ, job):
     host = Machine("node2", ("10.0.0.2",), tuple(range(8)), tuple(range(96)), 96)
     added = complete_environment(config(tmp_path, 16, rank_table=path), environ, machine=host)
     assert added == {
-        "RANK_ID": "9", "RANK_SIZE": "16", "RANK_TABLE_FILE": path, "DEVICE_ID": "1",
-        "ASCEND_DEVICE_ID": "1", "DEVICE_INDEX": "9", "JOB_ID": job, "HCCL_CONNECT_TIMEOUT": "3600",
+        "RANK_ID": "9",
+        "RANK_SIZE": "16",
+        "RANK_TABLE_FILE": path,
+        "DEVICE_ID": "1",
+        "ASCEND_DEVICE_ID": "1",
+        "DEVICE_INDEX": "9",
+        "JOB_ID": job,
+        "HCCL_CONNECT_TIMEOUT": "3600",
         "DENSENET_KERAS_CORES": "12-23",
     }
 
@@ -554,8 +598,12 @@ def test_tasks_of_one_server_make_the_same_table(tmp_path):
     path.write_text(HCCN_CONF)
     made = set()
     for rank in range(2):
-        environ = {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": "2",
-                   "OMPI_COMM_WORLD_LOCAL_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+        environ = {
+            "OMPI_COMM_WORLD_RANK": str(rank),
+            "OMPI_COMM_WORLD_SIZE": "2",
+            "OMPI_COMM_WORLD_LOCAL_RANK": str(rank),
+            "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+        }
         added = complete_environment(config(tmp_path, 2), environ, hccn_conf_path=str(path), machine=SERVER)
         assert (added["RANK_ID"], added["DEVICE_ID"]) == (str(rank), str(rank))
         with open(added["RANK_TABLE_FILE"]) as file:
@@ -565,12 +613,21 @@ def test_tasks_of_one_server_make_the_same_table(tmp_path):
 
 def test_a_modelarts_process_keeps_what_the_platform_set(tmp_path, save):
     path = save(two_servers())
-    environ = {"RANK_ID": "9", "RANK_SIZE": "16", "ASCEND_DEVICE_ID": "1", "RANK_TABLE_FILE": path,
-               "MA_CURRENT_HOST_IP": "10.0.0.2"}
+    environ = {
+        "RANK_ID": "9",
+        "RANK_SIZE": "16",
+        "ASCEND_DEVICE_ID": "1",
+        "RANK_TABLE_FILE": path,
+        "MA_CURRENT_HOST_IP": "10.0.0.2",
+    }
     pod = Machine("pod", cores=(0,), core_count=1)
     added = complete_environment(config(tmp_path, 16), environ, machine=pod)
-    assert added == {"DEVICE_ID": "1", "DEVICE_INDEX": "9", "JOB_ID": "densenet-keras",
-                     "HCCL_CONNECT_TIMEOUT": "3600"}
+    assert added == {
+        "DEVICE_ID": "1",
+        "DEVICE_INDEX": "9",
+        "JOB_ID": "densenet-keras",
+        "HCCL_CONNECT_TIMEOUT": "3600",
+    }
 
 
 @pytest.mark.parametrize("old_form", [False, True])

@@ -31,8 +31,11 @@ def test_a_machine_without_a_driver_is_no_error():
     else:
         pytest.skip("this machine has a CUDA driver")
     done = subprocess.run(
-        [sys.executable, "-c", START], cwd=ROOT, capture_output=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}, check=True,
+        [sys.executable, "-c", START],
+        cwd=ROOT,
+        capture_output=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        check=True,
     )
     assert done.stdout == b"session is open\n"
     assert b"cuInit" not in done.stderr
