@@ -138,9 +138,16 @@ class TensorFlowBackend(Backend):
         """
         if self._collectives is None:
             return super().exchange(gradients, scalars)
-        asked = tf.compat.v1.placeholder(tf.float32, [], name="asked_to_stop")
-        gradients, means = super().exchange(gradients, [*scalars, asked])
-        self._stop = _Stop(asked, means[-1])
+        # A variable and not a feed: a step asks nothing of the host. A local one: no checkpoint holds it.
+        asked = tf.compat.v1.Variable(
+            0.0,
+            trainable=False,
+            use_resource=True,
+            collections=[tf.compat.v1.GraphKeys.LOCAL_VARIABLES],
+            name="asked_to_stop",
+        )
+        gradients, means = super().exchange(gradients, [*scalars, asked.read_value()])
+        self._stop = _Stop(asked.assign(1.0, read_value=False), means[-1])
         return gradients, means[:-1]
 
     def measure_get_next(self, iterator: Any) -> Any:
@@ -171,13 +178,17 @@ class TensorFlowBackend(Backend):
         done = 0
         while done < count and not stops:
             started = time.monotonic()
-            fetched = self._runner.run(asked)
+            fetched = self._runner.run()
             done += 1
             if done <= untimed_steps:
                 untimed_seconds = time.monotonic() - started
             else:
                 data_wait_seconds += float(fetched.get("data_wait_seconds", math.nan))
-            asked = pulse()
+            felt = pulse()
+            if felt and not asked:
+                asked = True
+                if self._runner.ask is not None:
+                    self._runner.ask()
             # Several ranks stop where all of them have seen that one was asked.
             stops = fetched["asked"] > 0.0 if "asked" in fetched else asked and self.topology.size == 1
         metrics = {name: float(value) for name, value in fetched["metrics"].items()}
@@ -188,12 +199,10 @@ class TensorFlowBackend(Backend):
         fetches = {"train_op": step.train_op, "metrics": step.metrics}
         if self._data_wait is not None and self._data_wait.graph is session.graph:
             fetches["data_wait_seconds"] = self._data_wait
-        if self._stop is None or self._stop.asked.graph is not session.graph:
-            run = session.make_callable(fetches)
-            return _Runner(step, lambda asked: run())
+        if self._stop is None or self._stop.ask.graph is not session.graph:
+            return _Runner(step, session.make_callable(fetches), ask=None)
         fetches["asked"] = self._stop.seen
-        run_asked = session.make_callable(fetches, feed_list=[self._stop.asked])
-        return _Runner(step, lambda asked: run_asked(float(asked)))
+        return _Runner(step, session.make_callable(fetches), session.make_callable(self._stop.ask))
 
     def _session_config(self) -> tf.compat.v1.ConfigProto:
         """The same for the server and for every session: the first of a process sets its threads."""
@@ -218,15 +227,16 @@ class TensorFlowBackend(Backend):
 
 
 class _Stop(NamedTuple):
-    """How ranks learn in a step that one of them was asked to stop: fed on each, the mean read on all."""
+    """How ranks learn in a step that one of them was asked to stop."""
 
-    asked: tf.Tensor
-    seen: tf.Tensor
+    ask: tf.Operation  # notes it on this rank, for the steps that follow
+    seen: tf.Tensor  # above zero on all ranks in the step that finds it noted on one
 
 
 class _Runner(NamedTuple):
     step: Step
-    run: Callable[[bool], Dict[str, Any]]  # given whether this rank was asked to stop
+    run: Callable[[], Dict[str, Any]]
+    ask: Optional[Callable[[], Any]]  # tells the other ranks, where there are any
 
 
 def _has_gpu(topology: Topology) -> bool:
