@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Callable, List, Optional
+from typing import Callable, Optional
 
 import tensorflow as tf
 
 from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import run_folder
+from densenet_keras.data.classes import LABELS_FILE
+from densenet_keras.schedule import PLAN_FILE
 from densenet_keras.training.callbacks import metrics
 from densenet_keras.training.evaluation import EvalResult
 
@@ -42,8 +45,9 @@ class KeepBest(tf.keras.callbacks.Callback):
         self._say = say
         self._best = float("-inf")
         self._waited = 0
-        for top1 in _earlier(log_dir, first_step):
-            self._count(top1)
+        for step, top1 in metrics.top1_by_step(log_dir).items():
+            if step <= first_step:
+                self._count(top1)
 
     def evaluation(self, step: int, epoch: float, result: EvalResult, time_utc: str) -> None:
         """Takes note of one evaluation, whose checkpoint has been saved."""
@@ -64,13 +68,6 @@ class KeepBest(tf.keras.callbacks.Callback):
         return better
 
 
-def _earlier(log_dir: str, first_step: int) -> List[float]:
-    path = os.path.join(log_dir, metrics.FILE_NAME)
-    if first_step == 0 or not os.path.exists(path):
-        return []
-    return [line["top1"] for line in metrics.read(path) if "top1" in line and line["step"] <= first_step]
-
-
 def _copy(log_dir: str, step: int) -> None:
     """Puts the checkpoint of `step`, with all that explains it, into log_dir/best in place of another."""
     folder = os.path.join(log_dir, FOLDER)
@@ -78,7 +75,7 @@ def _copy(log_dir: str, step: int) -> None:
     with checkpoint_files.publishing(os.path.join(folder, name)) as temporary:
         for ending in (".data-00000-of-00001", ".index"):
             shutil.copyfile(os.path.join(log_dir, name + ending), temporary + ending)
-    for explaining in ("run.json", "plan.json", "labels.txt"):
+    for explaining in (run_folder.RUN_JSON, PLAN_FILE, LABELS_FILE):
         source = os.path.join(log_dir, explaining)
         if os.path.exists(source):
             shutil.copyfile(source, os.path.join(folder, explaining))
