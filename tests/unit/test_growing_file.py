@@ -1,5 +1,7 @@
 """Logs on a disk that is full: lines are lost, the run is not, and it is said once."""
 
+import contextlib
+import io
 import os
 import resource
 import signal
@@ -9,15 +11,19 @@ import pytest
 from densenet_keras import files
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk():
-    """No file of this process grows beyond 20 bytes."""
+    """No file of this process grows beyond 20 bytes: only around the lines under test, as pytest's own
+    output may be a file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_lines_are_in_the_file_at_once_and_appended_to_what_was_there(tmp_path):
@@ -29,16 +35,16 @@ def test_lines_are_in_the_file_at_once_and_appended_to_what_was_there(tmp_path):
     log.close()
 
 
-def test_a_full_disk_costs_whole_lines_and_is_said_once(tmp_path, capsys, small_disk):
+def test_a_full_disk_costs_whole_lines_and_is_said_once(tmp_path):
     path = tmp_path / "log"
     log = files.GrowingFile(str(path))
-    for line in ("0123456789\n", "0123456789 too long\n", "never fits either, this one\n", "short\n"):
-        log.append(line)
+    with small_disk(), contextlib.redirect_stderr(io.StringIO()) as said:
+        for line in ("0123456789\n", "0123456789 too long\n", "never fits either, this one\n", "short\n"):
+            log.append(line)
     log.close()
     assert path.read_text() == "0123456789\nshort\n"
-    said = capsys.readouterr().err
-    assert said.count("warning") == 1
-    assert str(path) in said
+    assert said.getvalue().count("warning") == 1
+    assert str(path) in said.getvalue()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
