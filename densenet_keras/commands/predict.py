@@ -17,7 +17,8 @@ from densenet_keras.prediction.answers import Answer
 from densenet_keras.prediction.source import network_config
 from densenet_keras.rank import Rank
 from densenet_keras.settings.config import Config
-from densenet_keras.settings.groups import BACKENDS, DataConfig, DeviceConfig
+from densenet_keras.settings.device import BACKENDS, DeviceConfig
+from densenet_keras.settings.groups import DataConfig
 from densenet_keras.settings.setting import at_least, flag
 
 EXAMPLE = "--restore model_flowers holiday.jpg more_pictures/"

@@ -14,15 +14,15 @@ from typing import Any, Dict
 import densenet_keras
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.ascend import AscendConfig
+from densenet_keras.settings.device import DeviceConfig
 from densenet_keras.settings.groups import (
     MODELS,
     DataConfig,
-    DeviceConfig,
     FinetuneConfig,
     ModelConfig,
     OptimizerConfig,
-    RunConfig,
 )
+from densenet_keras.settings.run import RunConfig
 from densenet_keras.settings.setting import (
     ALL,
     EVALUATE,

@@ -1,20 +1,19 @@
-"""Every command-line flag is one field below: name, default, help, allowed values, nowhere else.
+"""What is trained, on what and how: every flag is one field, with its default, help and allowed values.
 
-`cli` turns the fields into options, `config` into run.json. "README" and "code" in help texts are
+`arguments` turns the fields into options, `config` into run.json. "README" and "code" in help texts are
 those of the original Estimator implementation that this project succeeds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Optional
 
 from densenet_keras.network.preprocessing import PREPROCESSINGS, TORCH
 from densenet_keras.network.variants import BN_EPSILON, BN_MOMENTUM, BN_SIZE, STANDARD, STEMS, VARIANTS
 from densenet_keras.settings.setting import (
-    EVALUATE,
     FINETUNE,
-    TRAIN,
+    NOT_EMPTY,
     TRAINING,
     Rule,
     at_least,
@@ -23,15 +22,10 @@ from densenet_keras.settings.setting import (
     matches,
 )
 
-# From the general one to the special: auto takes the last that can be used.
-BACKENDS = ("tensorflow", "ascend")
-
 MODELS = tuple(VARIANTS)
 
-NOT_EMPTY = Rule(lambda value: value != "", "must not be empty")
 POSITIVE = Rule(lambda value: value > 0, "must be greater than 0")
 SHARE = between(0, 1, "must be at least 0 and less than 1")
-MODULE_FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 
 
 @dataclass(frozen=True)
@@ -200,161 +194,4 @@ class FinetuneConfig:
         "how many times faster than the rest the new classifier learns",
         commands=(FINETUNE,),
         rule=POSITIVE,
-    )
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Run: how long, how often, where to."""
-
-    mode: str = flag(
-        "train_and_evaluate",
-        "train, evaluate the checkpoints of eval_dir, or train and evaluate in turn",
-        choices=("train", "evaluate", "train_and_evaluate"),
-        commands=TRAINING,
-    )
-    max_train_steps: int = flag(
-        150,
-        "steps to train when max_epochs is not given (README: 150; code: 100; 150 here, the "
-        "documented value)",
-        commands=TRAINING,
-        rule=at_least(1),
-    )
-    max_epochs: Optional[int] = flag(
-        None,
-        "epochs to train; takes precedence over max_train_steps",
-        commands=TRAINING,
-        rule=at_least(1),
-        command_defaults={FINETUNE: 30},
-    )
-    epochs_between_evals: int = flag(
-        5,
-        "epochs from one evaluation to the next in mode train_and_evaluate; the end of training is "
-        "always evaluated (the original left out a last, shorter round)",
-        commands=TRAINING,
-        rule=at_least(1),
-        command_defaults={FINETUNE: 1},
-    )
-    iterations_per_loop: int = flag(
-        10,
-        "training steps in one session.run; on an NPU they run on the device without the host",
-        commands=TRAINING,
-        rule=at_least(1),
-    )
-    display_every: int = flag(
-        1,
-        "steps from one log line to the next; a session.run logs once at most, so fewer than "
-        "iterations_per_loop means once per session.run",
-        commands=TRAINING,
-        rule=at_least(1),
-    )
-    save_checkpoints_steps: int = flag(
-        5000,
-        "steps from one checkpoint to the next; what is evaluated and the end are saved too",
-        commands=TRAINING,
-        rule=at_least(1),
-    )
-    keep_checkpoint_max: int = flag(
-        5, "newest checkpoints that are kept", commands=TRAINING, rule=at_least(1)
-    )
-    keep_best: bool = flag(
-        False,
-        "keep the checkpoint with the best top-1 of all evaluations in the folder best of log_dir, "
-        "which evaluate, finetune, predict and export take",
-        commands=TRAINING,
-        command_defaults={FINETUNE: True},
-    )
-    patience_evals: Optional[int] = flag(
-        None,
-        "end training after so many evaluations in a row without a better top-1; default: never",
-        commands=TRAINING,
-        rule=at_least(1),
-    )
-    log_dir: str = flag(
-        "./model_1p",
-        "run folder: checkpoints, logs, run.json; a run that is there already is continued",
-        rule=NOT_EMPTY,
-        metavar="DIR",
-        command_defaults={EVALUATE: "./model_evaluation", FINETUNE: "./model_finetune"},
-    )
-    log_name: str = flag(
-        "densenet121.log",
-        "name of the log file in log_dir (README: densenet121.log; code: densenet121_training.log; the "
-        "documented name here)",
-        rule=matches(
-            r"(?!\.\.?$)[^/\\\0]+",
-            "must be a file name without folders, such as train.log; --log_dir names the folder",
-        ),
-        metavar="NAME",
-    )
-    eval_dir: str = flag(
-        "path/eval",
-        "checkpoint, or folder of checkpoints (then each is evaluated), in evaluate.py and mode evaluate",
-        rule=NOT_EMPTY,
-        metavar="PATH",
-    )
-    json: str = flag(
-        "", "file to write the evaluation table to, as JSON", metavar="FILE", commands=(TRAIN, EVALUATE)
-    )
-    restore_path: str = flag(
-        "",
-        "checkpoint, folder whose newest is taken, or file of weights of another program, to start from when "
-        "log_dir holds none (README: /code/ckpt/model.ckpt-100; code: none; none here)",
-        aliases=("--restore",),
-        metavar="CKPT",
-        commands=TRAINING,
-    )
-    restore_exclude: Tuple[str, ...] = flag(
-        ("linear/",),
-        "prefixes of variables that restore_path does not fill, separated by blanks or commas; linear/ "
-        "is the classifier (README: linear/; one version of the code also global_step, which is never "
-        "taken from restore_path here)",
-        metavar="PREFIX",
-        commands=TRAINING,
-        rule=matches(r"[A-Za-z0-9_.][\w./\\-]*", "must be the beginning of a variable name, such as linear/"),
-    )
-    callbacks: str = flag(
-        "",
-        "function that returns a list of your own Keras callbacks; the module is looked up from the "
-        "current folder",
-        rule=matches(f"({MODULE_FUNCTION})?", "must be MODULE:FUNCTION, such as my_callbacks:make"),
-        metavar="MODULE:FUNCTION",
-        commands=TRAINING,
-    )
-
-
-@dataclass(frozen=True)
-class DeviceConfig:
-    """Device: ranks and the hardware under them."""
-
-    rank_size: int = flag(1, "number of ranks, each with one device, over all hosts", rule=at_least(1))
-    backend: str = flag(
-        "auto",
-        "tensorflow (CPU or GPU) or ascend (NPU); auto takes ascend where the adapter is installed",
-        choices=("auto", *BACKENDS),
-    )
-    intra_op_threads: Optional[int] = flag(
-        None,
-        "threads of one TensorFlow operation; they decide the last bits of a CPU run; default: the "
-        "rank's share of the cores, or what the run in log_dir used",
-        rule=at_least(1),
-    )
-    fast_cpu: Optional[bool] = flag(
-        None,
-        "on a CPU, faster forms of the same operations, equal to rounding; false: TensorFlow's own; "
-        "default: true, or what the run in log_dir used; without effect on GPUs and NPUs",
-    )
-    first_step_timeout_seconds: int = flag(
-        3600,
-        "how long the first step, with compilation, may take before the run is given up",
-        rule=at_least(1),
-    )
-    step_timeout_seconds: int = flag(
-        600,
-        "how long a rank may make no progress before the run is given up; raised by itself to 20 "
-        "times the learned time of a session.run",
-        rule=at_least(1),
-    )
-    dry_run: bool = flag(
-        False, "print the whole plan and the graph check, without a device or the adapter, and stop"
     )

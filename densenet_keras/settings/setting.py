@@ -23,6 +23,9 @@ class Rule(NamedTuple):
     text: str
 
 
+NOT_EMPTY = Rule(lambda value: value != "", "must not be empty")
+
+
 def at_least(least: int) -> Rule:
     return Rule(lambda value: value >= least, f"must be at least {least}")
 

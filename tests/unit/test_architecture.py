@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from densenet_keras.settings.groups import BACKENDS
+from densenet_keras.settings.device import BACKENDS
 from tests.support.paths import ROOT
 
 # Rooms from the bottom up: a room uses only those before it. Inside a room modules may use each other.
