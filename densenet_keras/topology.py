@@ -193,7 +193,7 @@ def _claim(environ: Mapping[str, str]) -> Optional[_Claim]:
             )
     for other in found[1:]:
         nearest = found[0]
-        # mpirun or srun with one task a host, whose script starts that host's ranks, is no conflict.
+        # mpirun or srun with one task a host, whose script starts that host's ranks, is not a conflict.
         outer = other.inheritable and other.size < nearest.size
         if (other.rank, other.size) != (nearest.rank, nearest.size) and not outer:
             raise UsageError(
@@ -291,7 +291,7 @@ def _scheduler_claims(environ: Mapping[str, str]) -> List[Optional[_Claim]]:
 
 
 def _slurm_claim(environ: Mapping[str, str]) -> Optional[_Claim]:
-    """srun's claim; the shell of sbatch or salloc has SLURM_ variables, but is no task of a step."""
+    """srun's claim; the shell of sbatch or salloc has SLURM_ variables, but is not a task of a step."""
     if "SLURM_PROCID" not in environ or not environ.get("SLURM_STEP_ID"):
         return None
     if _integer(environ, "SLURM_STEP_ID") >= FIRST_SPECIAL_SLURM_STEP:

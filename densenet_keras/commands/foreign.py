@@ -43,7 +43,7 @@ def opened(path: str) -> Optional[Source]:
     """The weights in `path` if they are of another program; None if they are of this one, or none at all.
 
     Raises:
-        UsageError: a file that is no file of weights, or is damaged.
+        UsageError: a file that does not hold weights, or is damaged.
     """
     if is_file(path):
         return weights.open_source(path)

@@ -113,7 +113,7 @@ def _reported(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read the output, such as head, has enough
+    except BrokenPipeError:  # the reader of the output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
 
@@ -175,7 +175,7 @@ def _open_closed_streams() -> None:
 def parse(command: str, argv: List[str], environ: Optional[Mapping[str, str]] = None) -> Config:
     """The configuration that `argv` asks for: validated, and with nothing in it left to choose.
 
-    A flag goes before --config, --config before the run.json beside the checkpoint that is evaluated
+    A flag takes precedence over --config, --config over the run.json beside the checkpoint that is evaluated
     or fine-tuned, and that before the defaults. `train_keras.py --mode evaluate` gives the command
     evaluate, and evaluate.py the mode evaluate, so that everything behind sees one way to evaluate.
 

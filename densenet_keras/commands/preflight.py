@@ -279,7 +279,7 @@ def _check_outputs(config: Config) -> None:
             there, needed = ("file", "folder") if name in RUN_FOLDERS else ("folder", "file")
             raise refuse(
                 "log_dir", log_dir,
-                f"{name} in it is no {needed}, and a run keeps a {needed} of that name there; "
+                f"{name} in it is not a {needed}, and a run keeps a {needed} of that name there; "
                 f"move that {there} away, or choose another folder",
             )  # fmt: skip
     table = config.run.json

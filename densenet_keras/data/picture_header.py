@@ -32,7 +32,7 @@ class Header(NamedTuple):
 
 
 class HeaderError(ValueError):
-    """Bytes that are no picture that could be decoded; the message says what they are."""
+    """Bytes that cannot be decoded as a picture; the message says what they are."""
 
 
 def kind_of(encoded: bytes) -> str:

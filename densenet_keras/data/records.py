@@ -193,8 +193,8 @@ def _numbers(wanted: str, total: int, what: str) -> Set[int]:
         low, high = int(first), int(last or first)
         if not low <= high < total:
             raise UsageError(
-                f"--shards {wanted}: {part} is no part of 0-{total - 1}, the shards that {what} counts; give "
-                "numbers among these, the smaller first"
+                f"--shards {wanted}: {part} is not a part of 0-{total - 1}, the shards that {what} counts; "
+                "give numbers among these, the smaller first"
             )
         numbers.update(range(low, high + 1))
     return numbers

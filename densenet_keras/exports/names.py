@@ -83,5 +83,5 @@ def _torch_module(layer: str) -> str:
 def _dense_layer(layer: str) -> tuple:
     match = re.fullmatch(r"block(\d+)/layer(\d+)/(bn1|conv1|bn2|conv2)", layer)
     if match is None:
-        raise ValueError(f"{layer} is no layer of a DenseNet of this project")
+        raise ValueError(f"{layer} is not a layer of a DenseNet of this project")
     return match.groups()

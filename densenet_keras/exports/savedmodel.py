@@ -28,7 +28,7 @@ def write(folder: str, subject: Subject) -> None:
         decoded = tf.map_fn(
             lambda one: decode_eval(one, subject.image_size), encoded, dtype=tf.uint8, back_prop=False
         )
-        # Whoever feeds the pixels needs no JPEG: both signatures share the network behind.
+        # A caller that feeds pixels needs no JPEG: both signatures share the network behind.
         shape = [None, *decoded.shape[1:]]
         pixels = tf.compat.v1.placeholder_with_default(
             tf.cast(decoded, tf.float32), shape, name=f"{inference.PIXELS}_or_{JPEG}"

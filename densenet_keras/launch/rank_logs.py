@@ -102,7 +102,7 @@ def tee(source: IO[bytes], log: FinalLines, console: BinaryIO) -> threading.Thre
         shown = True
         with source:
             for data in iter(lambda: os.read(source.fileno(), READ_BYTES), b""):
-                # Whoever writes to a pipe that is not read stands still: neither a full disk nor a
+                # A process that writes to a pipe that is not read stands still: neither a full disk nor a
                 # closed terminal may end this loop.
                 with contextlib.suppress(OSError):
                     log.write(data)

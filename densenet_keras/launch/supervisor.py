@@ -232,7 +232,7 @@ def _kill_group(pid: int, signum: int) -> None:
 
 
 def say(text: str) -> None:
-    """Tells the user; a terminal that is gone is no reason to fail."""
+    """Tells the user; a terminal that is gone is not a reason to fail."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

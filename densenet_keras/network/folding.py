@@ -4,7 +4,7 @@ Behind a convolution, normalisation with fixed statistics is a factor for each o
 and a bias. Before one it is a multiply and an add: the ReLU between them keeps it from going further.
 
 The products are nodes on the variables, so one graph serves any number of checkpoints. Once the variables
-are constants, so are the products, and whoever writes a graph to a file can compute them first.
+are constants, so are the products, and a program that writes a graph to a file can compute them first.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class PictureReader:
         """[image_size, image_size, 3] uint8 of a file, of its bytes, or of an array [height, width, 3] uint8.
 
         Raises:
-            UnreadableError: it cannot be read, or is no picture.
+            UnreadableError: it cannot be read, or is not a picture.
         """
         try:
             if isinstance(picture, np.ndarray):

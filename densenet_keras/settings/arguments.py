@@ -40,7 +40,7 @@ class Program(NamedTuple):
 
 
 class Tool(NamedTuple):
-    """A command of `python -m densenet_keras` that is no training and no evaluation.
+    """A command of `python -m densenet_keras` that neither trains nor evaluates.
 
     Its module has `Settings`, a frozen dataclass of `flag`s whose docstring says what the command is for,
     `EXAMPLE`, arguments that work, and `run`, from settings to exit code. It raises UsageError and RunError
@@ -159,7 +159,7 @@ def read(described: Program, argv: List[str]) -> Dict[str, Any]:
     """The settings given in `argv`, by name, with --config's file as "config"; nothing else.
 
     Raises:
-        UsageError: an unknown flag, one of another command, or a text that is no such value.
+        UsageError: an unknown flag, one of another command, or a text that is not such a value.
         SystemExit: after --help, --help_all and --version.
     """
     _answer(described, argv)

@@ -83,7 +83,7 @@ class Config:
             raise UsageError(f"command {command!r}: must be one of {', '.join(ALL)}")
         unknown_groups = sorted(set(values) - set(GROUPS) - {"command", "version"})
         if unknown_groups:
-            raise UsageError(f"{unknown_groups[0]} is no group of settings of this version; remove it")
+            raise UsageError(f"{unknown_groups[0]} is not a group of settings of this version; remove it")
         changes: Dict[str, Any] = {}
         for group in GROUPS:
             given = values.get(group, {})
@@ -91,7 +91,7 @@ class Config:
                 raise UsageError(f"{group}: must be one JSON object of settings")
             for name, value in given.items():
                 if name not in fields() or group not in (group_of(name), _MOVED.get(name)):
-                    raise UsageError(f"{group}.{name} is no setting of this version; remove it")
+                    raise UsageError(f"{group}.{name} is not a setting of this version; remove it")
                 try:
                     setting = settings()[name]
                     changes[name] = setting.completed(from_plain(setting.kind, value))

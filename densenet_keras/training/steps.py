@@ -56,7 +56,7 @@ def build_train_step(
     """The model on one training batch, and one update of it.
 
     The learning phase must already be fixed to 1, so that batch normalisation appears once, in
-    training form. Its moving averages are no members of UPDATE_OPS in tf.keras, hence
+    training form. Its moving averages are not in UPDATE_OPS in tf.keras, hence
     `get_updates_for`, which leaves out updates bound to any other input.
 
     Args:

@@ -73,7 +73,7 @@ def check(callbacks: object, source: str) -> None:
         source: where the list comes from, for the message.
 
     Raises:
-        UsageError: it is no list of Keras callbacks, or holds one that cannot work.
+        UsageError: it is not a list of Keras callbacks, or holds one that cannot work.
     """
     if not isinstance(callbacks, (list, tuple)):
         raise UsageError(
@@ -82,7 +82,7 @@ def check(callbacks: object, source: str) -> None:
     for callback in callbacks:
         if not isinstance(callback, tf.keras.callbacks.Callback):
             raise UsageError(
-                f"{source}: the list holds a {type(callback).__name__}, which is no "
+                f"{source}: the list holds a {type(callback).__name__}, which is not a "
                 "tf.keras.callbacks.Callback (those of the separate keras package are not either)"
             )
         reason = refusal(callback)

@@ -141,7 +141,7 @@ class AscendBackend(Backend):
                 raise ValueError(
                     f"{tensor.name} is {tensor.dtype.name}; ranks can sum float32 and int32: cast it first"
                 )
-        # A variable itself is no input for a collective, its value is.
+        # A collective takes the value of a variable, not the variable itself.
         values = [tf.identity(tensor) for tensor in tensors]
         if self.topology.size == 1:
             return values

@@ -128,7 +128,7 @@ def _table_of_this_server(
             text = file.read()
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{hccn_conf_path} is no text (byte {error.start}), but must have lines such as "
+            f"{hccn_conf_path} is not text (byte {error.start}), but must have lines such as "
             "address_0=192.168.100.101; restore it, or give a table with --rank_table"
         ) from error
     except OSError as error:
@@ -166,7 +166,7 @@ def named_server(table: RankTable, environ: Mapping[str, str], machine: Machine)
             if environ[SERVER_ID] in (server.server_id, *server.names):
                 return server
         raise UsageError(
-            f"{SERVER_ID}={environ[SERVER_ID]} is no server of rank table {table.source}, which lists "
+            f"{SERVER_ID}={environ[SERVER_ID]} is not a server of rank table {table.source}, which lists "
             f"{', '.join(server.server_id for server in table.servers)}"
         )
     given = [environ[name] for name in SERVER_VARIABLES if name in environ]

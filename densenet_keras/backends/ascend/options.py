@@ -124,7 +124,7 @@ def _check_dump_step(text: str) -> None:
     for piece in pieces:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", piece)
         if not match or (match.group(2) and int(match.group(2)) < int(match.group(1))):
-            raise UsageError(f"--dump_step {text}: {piece!r} is no step and no range; such as 0|5|10-20")
+            raise UsageError(f"--dump_step {text}: {piece!r} is neither step nor range; such as 0|5|10-20")
 
 
 def _add_further(options: Options, config: Config) -> None:
@@ -165,7 +165,7 @@ def _check_key(key: str) -> None:
         close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
         close = [adapter.OWNED.get(name, name) for name in close]
         hint = f"; do you mean {' or '.join(close)}?" if close else ""
-        raise UsageError(f"--npu_option {key} is no option that the adapter reads{hint}")
+        raise UsageError(f"--npu_option {key} is not an option that the adapter reads{hint}")
 
 
 def _value(key: str, text: str) -> Value:

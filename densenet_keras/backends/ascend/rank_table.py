@@ -29,7 +29,7 @@ def load(path: str) -> RankTable:
     """The table in a file, in either form; ranks of a group_list are counted in the file's order.
 
     Raises:
-        UsageError: the file cannot be read, or is no table. Use `check` for what the table says.
+        UsageError: the file cannot be read, or is not a table. Use `check` for what the table says.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -225,7 +225,7 @@ def of_servers(configurations: Sequence[Tuple[str, str]], source: str) -> RankTa
             with open(path, encoding="utf-8") as file:
                 text = file.read()
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
+            reason = getattr(error, "strerror", None) or "it is not text"
             raise UsageError(f"{path} of server {server_id} cannot be read: {reason}") from error
         ids = sorted({int(number) for number in re.findall(r"^[ \t]*address_(\d+)", text, re.MULTILINE)})
         part = from_hccn_conf(text, ids, server_id, first_rank=rank, source=path)

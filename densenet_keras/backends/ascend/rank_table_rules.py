@@ -114,7 +114,7 @@ def _address_problems(table: RankTable) -> Iterator[str]:
             where = f"server {server.server_id}, device {device.device_id}"
             if not _is_address(device.device_ip):
                 yield (
-                    f"{where}: device_ip {device.device_ip!r} is no IPv4 address of a NIC; "
+                    f"{where}: device_ip {device.device_ip!r} is not an IPv4 address of a NIC; "
                     f"hccn_tool -i {device.device_id} -ip -g shows the right one"
                 )
             elif device.device_ip in owners:

@@ -32,7 +32,7 @@ class TensorFlowBackend(Backend):
     """Trains on the CPU, or on a GPU if TensorFlow sees one; ranks talk over TensorFlow collectives.
 
     One rank is a plain session. Each of several ranks runs a TensorFlow server at its address and a
-    session on it. The server listens on every interface of the host and obeys whoever connects: several
+    session on it. The server listens on every interface of the host and obeys all that connect: several
     ranks belong on loopback or on a private network.
 
     With GPUs, each rank of a host takes the GPU of its local rank and float32 sums go through NCCL. That

@@ -38,7 +38,7 @@ def _error(kind: str, message: str, place: Optional[Place] = None) -> Finding:
 
 
 def _label(split: SplitTally, label: int, label_offset: int, num_classes: Optional[int]) -> Iterator[Finding]:
-    """A label that is no class, with how often it occurs."""
+    """A label that is not a class, with how often it occurs."""
     first = split.first_of_label[label]
     what = f"label {label}, which {split.labels[label]} {split.name} records have,"
     if label == 0 < label_offset:
@@ -46,7 +46,7 @@ def _label(split: SplitTally, label: int, label_offset: int, num_classes: Option
         message += "first class, give --label_offset 0 here and to every command"
         yield _error("label 0", message, first)
     elif label < 0:
-        yield _error("negative label", f"{what} is no class; many tools write -1 for unlabelled", first)
+        yield _error("negative label", f"{what} is not a class; many tools write -1 for unlabelled", first)
     elif label < label_offset:
         yield _error("label out of range", f"{what} is below --label_offset {label_offset}", first)
     elif num_classes is not None and label >= label_offset + num_classes:

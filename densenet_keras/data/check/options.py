@@ -12,7 +12,7 @@ from densenet_keras.settings.setting import Rule, at_least, flag
 class CheckOptions:
     """Check: what is wrong with a data set.
 
-    Reads every record of a data set, whoever wrote it: checksums, pictures (decoded as training does), labels
+    Reads every record of a data set, of any origin: checksums, pictures (decoded as training does), labels
     and names, pictures that are there twice. Exit code 1 if something is wrong that training or evaluation
     would suffer from.
     """

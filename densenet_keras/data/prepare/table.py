@@ -97,7 +97,7 @@ def _taken_splits(found: Set[str]) -> Tuple[Dict[str, int], List[str]]:
 
 
 def _status(path: str) -> Tuple[int, int]:
-    """Bytes and time of change; zeros for what is no file, which will be left out."""
+    """Bytes and time of change; zeros for what is not a file, which will be left out."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

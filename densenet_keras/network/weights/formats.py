@@ -45,7 +45,7 @@ def read(path: str) -> Tensors:
         return mindspore_ckpt.read(path)
     if re.match(rb"\x80[\x02-\x05]", start):
         raise _pickled(path)
-    raise UsageError(f"{path} is no file of weights that is known here: {FORMATS}")
+    raise UsageError(f"{path} is not a file of weights that is known here: {FORMATS}")
 
 
 def _open_archive(path: str) -> Tensors:

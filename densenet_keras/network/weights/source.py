@@ -52,7 +52,7 @@ class Source(NamedTuple):
         """An array of the file as ours: its axes turned, float32.
 
         Raises:
-            UsageError: it cannot be read, or is no finite number throughout.
+            UsageError: it cannot be read, or holds numbers that are not finite.
         """
         array, axes = self.tensors.read(name), self.places[name].axes
         turned = np.ascontiguousarray(np.transpose(array, axes) if axes else array, dtype=np.float32)
@@ -87,7 +87,7 @@ def open_source(path: str) -> Source:
         path: a file, or the prefix of a TensorFlow checkpoint.
 
     Raises:
-        UsageError: it is no file of weights, is damaged, or is of another network.
+        UsageError: it is not a file of weights, is damaged, or is of another network.
     """
     tensors = formats.read(path)
     layout = layout_of(tensors.shapes)

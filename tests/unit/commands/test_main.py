@@ -321,7 +321,7 @@ def test_unknown_settings_of_a_config_file_are_named(tmp_path):
     path.write_text(json.dumps({"run": {"speed": 3}}))
     text = refused(TRAIN, "--config", str(path))
     assert str(path) in text
-    assert "run.speed is no setting of this version" in text
+    assert "run.speed is not a setting of this version" in text
 
 
 @pytest.fixture

@@ -346,13 +346,13 @@ def test_an_image_too_small_for_the_network():
 def test_a_folder_in_the_place_of_a_file_of_the_run_is_refused(tmp_path, name):
     (tmp_path / "run" / name).mkdir(parents=True)
     message = refused(TRAIN, "--synthetic_data", "--log_dir", str(tmp_path / "run"))
-    assert f"{name} in it is no file" in message
+    assert f"{name} in it is not a file" in message
     assert "move that folder away" in message
 
 
 def test_so_is_a_file_in_the_place_of_a_folder_of_the_run(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "rank_logs").touch()
-    assert "rank_logs in it is no folder" in refused(
+    assert "rank_logs in it is not a folder" in refused(
         TRAIN, "--synthetic_data", "--log_dir", str(tmp_path / "run")
     )

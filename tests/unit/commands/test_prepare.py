@@ -65,10 +65,10 @@ def test_a_process_killed_in_the_middle_is_gone_on_with(tmp_path):
 
 
 def test_ctrl_c_is_no_accident(tmp_path):
-    for number in range(300):
+    for number in range(900):
         pictures.write(tmp_path / "p" / "ab"[number % 2] / f"{number}.jpg", pictures.jpeg(number, (90, 120)))
-    process = start(tmp_path / "p", "--data_dir", tmp_path / "data", "--train_shards", "60")
-    accounts = tmp_path / "data" / ".preparing" / "train-00002-of-00060.account.npz"
+    process = start(tmp_path / "p", "--data_dir", tmp_path / "data", "--train_shards", "180")
+    accounts = tmp_path / "data" / ".preparing" / "train-00002-of-00180.account.npz"
     deadline = time.monotonic() + 60
     while not accounts.exists() and time.monotonic() < deadline:
         time.sleep(0.002)

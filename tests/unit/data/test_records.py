@@ -150,7 +150,7 @@ def test_some_of_the_shards_are_used_and_the_others_need_not_be_there(tmp_path):
 
 @pytest.mark.parametrize("wanted", ["2", "0-2", "1-0", "0,7"])
 def test_numbers_of_shards_that_are_not_there_are_refused_with_those_that_are(data_dir, wanted):
-    with pytest.raises(UsageError, match=f"--shards {wanted}: .* is no part of 0-1"):
+    with pytest.raises(UsageError, match=f"--shards {wanted}: .* is not a part of 0-1"):
         records.find_shards(data_dir, "train", wanted)
 
 

@@ -57,5 +57,5 @@ def test_a_variance_of_zero_stays_finite():
 
 
 def test_a_name_that_is_no_layer_is_refused():
-    with pytest.raises(ValueError, match="dense_0 is no layer"):
+    with pytest.raises(ValueError, match="dense_0 is not a layer"):
         keras_layer("dense_0")

@@ -93,9 +93,9 @@ def test_settings_missing_in_json_take_the_defaults_of_the_command():
 @pytest.mark.parametrize(
     ("values", "fragment"),
     [
-        ({"data": {"batch_sise": 3}}, "data.batch_sise is no setting"),
-        ({"data": {"lr": 0.1}}, "data.lr is no setting"),
-        ({"speed": {}}, "speed is no group"),
+        ({"data": {"batch_sise": 3}}, "data.batch_sise is not a setting"),
+        ({"data": {"lr": 0.1}}, "data.lr is not a setting"),
+        ({"speed": {}}, "speed is not a group"),
         ({"data": 3}, "data: must be one JSON object"),
         ({"command": "trian"}, "command 'trian': must be one of train"),
         ({"data": {"batch_size": "32"}}, 'data.batch_size "32": must be a whole number'),

@@ -52,7 +52,7 @@ class TestLoad:
             ("other = 1", "defines no create"),
             ("create = 1", "create is a int, not a function"),
             ("def create(): return None", "got a NoneType; return a list"),
-            ("def create(): return ['x']", "holds a str, which is no tf.keras.callbacks.Callback"),
+            ("def create(): return ['x']", "holds a str, which is not a tf.keras.callbacks.Callback"),
             ("def create(): return [tf.keras.callbacks.History]", "holds a type"),
             ("import no_such_module_at_all", "mine cannot be imported .*no_such_module_at_all"),
             ("def create(): return [tf.keras.callbacks.ReduceLROnPlateau()]", "ReduceLROnPlateau sets the"),

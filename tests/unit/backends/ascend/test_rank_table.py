@@ -117,7 +117,7 @@ WRONG = {
     "address zeros": (change((*FIRST, 3, "device_ip"), "192.0.2.04"), ["device 3", "'192.0.2.04'"]),
     "address of loopback": (change((*FIRST, 3, "device_ip"), "127.0.0.1"), ["device 3", "'127.0.0.1'"]),
     "endless number": (change((*FIRST, 3, "device_id"), "9" * 5000), ["5000 characters", "at most 6 digits"]),
-    "address empty": (change((*FIRST, 3, "device_ip"), ""), ["device 3", "no IPv4"]),
+    "address empty": (change((*FIRST, 3, "device_ip"), ""), ["device 3", "not an IPv4"]),
     "count": (change(("server_count",), "1"), ["server_count is '1'", "2 servers"]),
     "status": (change(("status",), "initializing"), ["'initializing'", "'completed'"]),
     "version": (change(("version",), "1.2"), ["'1.2'", "'1.0'"]),
@@ -163,7 +163,7 @@ def test_numbers_are_rewritten_as_the_strings_that_the_library_reads(save, tmp_p
 def test_a_nic_configuration_that_is_no_text_is_refused_in_words(tmp_path):
     path = tmp_path / "hccn.conf"
     path.write_bytes(b"address_0=\xff\xfe")
-    with pytest.raises(UsageError, match=r"hccn.conf is no text \(byte 10\).*--rank_table"):
+    with pytest.raises(UsageError, match=r"hccn.conf is not text \(byte 10\).*--rank_table"):
         rank_environments(config(tmp_path, 2), {}, hccn_conf_path=str(path), machine=SERVER)
 
 
@@ -465,7 +465,7 @@ def test_each_server_starts_its_own_ranks(tmp_path, save, host, env, first):
     ("host", "env", "message"),
     [
         (Machine("other", ("10.9.9.9",)), {}, "is this machine, other with 10.9.9.9.*SERVER_ID"),
-        (SERVER, {"DENSENET_KERAS_SERVER_ID": "10.0.0.3"}, "10.0.0.3 is no server of.*10.0.0.1, 10.0.0.2"),
+        (SERVER, {"DENSENET_KERAS_SERVER_ID": "10.0.0.3"}, "10.0.0.3 is not a server of.*10.0.0.1, 10.0.0.2"),
         (SERVER, {"RANK_TABLE_FILE": "/elsewhere.json"}, "differ; unset"),
         (Machine("node1", ("10.0.0.1",), (0, 1)), {}, "device 2, but only /dev/davinci0, /dev/davinci1"),
     ],

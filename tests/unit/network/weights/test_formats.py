@@ -149,7 +149,7 @@ def test_hdf5_that_is_not_of_keras_says_how_to_save_it(tmp_path):
 
 def test_other_files_are_refused_with_what_there_is(tmp_path):
     (tmp_path / "a.txt").write_text("weights")
-    assert "no file of weights that is known here: Keras .h5, .safetensors" in refused(tmp_path / "a.txt")
+    assert "not a file of weights that is known here: Keras .h5, .safetensors" in refused(tmp_path / "a.txt")
     assert "does not exist" in refused(tmp_path / "gone")
     with zipfile.ZipFile(str(tmp_path / "a.zip"), "w") as archive:
         archive.writestr("readme", "")
