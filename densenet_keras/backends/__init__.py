@@ -7,8 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any, Dict, List
 
 from densenet_keras.backends.host import Failure, Host
-from densenet_keras.settings.arguments import Tool
 from densenet_keras.settings.device import BACKENDS
+from densenet_keras.settings.programs import Tool
 
 if TYPE_CHECKING:
     from densenet_keras.backends.base import Backend

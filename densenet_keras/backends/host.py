@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Pattern, Sequence
 
-from densenet_keras.settings.arguments import Tool
+from densenet_keras.settings.programs import Tool
 
 if TYPE_CHECKING:
     from densenet_keras.backends.base import Backend

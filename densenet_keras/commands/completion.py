@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, List
 
 from densenet_keras.commands import main
 from densenet_keras.errors import EXIT_DONE
-from densenet_keras.settings import arguments
+from densenet_keras.settings import programs
 from densenet_keras.settings.setting import flag
 
 EXAMPLE = "bash"
@@ -37,10 +37,10 @@ def run(settings: Completion) -> int:
 
 def script(shell: str) -> str:
     """What the shell runs once, made from the settings of all commands."""
-    programs = _programs()
-    by_file = [f"    {file}) command={name} ;;" for name, file in arguments.SCRIPTS.items()]
-    values = [line for name, described in programs.items() for line in _values(name, described)]
-    flags = [f"      {name}) words={_words(_flags(described))} ;;" for name, described in programs.items()]
+    commands = _commands()
+    by_file = [f"    {file}) command={name} ;;" for name, file in programs.SCRIPTS.items()]
+    values = [line for name, described in commands.items() for line in _values(name, described)]
+    flags = [f"      {name}) words={_words(_flags(described))} ;;" for name, described in commands.items()]
     # zsh runs completions of bash, given this.
     head = ["autoload -U +X compinit bashcompinit && compinit && bashcompinit"] if shell == "zsh" else []
     return "\n".join(
@@ -57,7 +57,7 @@ def script(shell: str) -> str:
             '  case "$command $prev" in',
             *values,
             "  esac",
-            f'  if [ -z "$command" ]; then words={_words(programs)}',
+            f'  if [ -z "$command" ]; then words={_words(commands)}',
             '  elif [ -z "$words" ]; then',
             '    case "$cur" in -*) case "$command" in',
             *flags,
@@ -66,26 +66,26 @@ def script(shell: str) -> str:
             '  COMPREPLY=($(compgen -W "$words" -- "$cur"))',
             "}",
             # -o default: where nothing is known, names of files
-            f"complete -o default -F _densenet_keras {' '.join([PROGRAM, *arguments.SCRIPTS.values()])}",
+            f"complete -o default -F _densenet_keras {' '.join([PROGRAM, *programs.SCRIPTS.values()])}",
         ]
     )
 
 
-def _programs() -> Dict[str, arguments.Program]:
+def _commands() -> Dict[str, programs.Program]:
     """The command line of every command, by name."""
-    programs = {name: arguments.program(name) for name in arguments.SCRIPTS}
+    described = {name: programs.program(name) for name in programs.SCRIPTS}
     for name, tool in main.TOOLS.items():
         module: Any = importlib.import_module(f"densenet_keras.{tool.module}")
-        programs[name] = arguments.tool(name, module.Settings, module.EXAMPLE)
-    return programs
+        described[name] = programs.tool(name, module.Settings, module.EXAMPLE)
+    return described
 
 
-def _flags(described: arguments.Program) -> List[str]:
+def _flags(described: programs.Program) -> List[str]:
     named = [f"--{s.name}" for s in described.settings.values() if not s.metadata["positional"]]
     return [*named, *(["--config", "--help_all"] if described.takes_config else []), "--help", "--version"]
 
 
-def _values(name: str, described: arguments.Program) -> List[str]:
+def _values(name: str, described: programs.Program) -> List[str]:
     """Lines that give the values of each flag that has a list of them."""
     lines = []
     for setting in described.settings.values():

@@ -19,7 +19,7 @@ from densenet_keras.commands import foreign, preflight, start
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.launch import folder_lock, launcher
 from densenet_keras.network.variants import VARIANTS
-from densenet_keras.settings import arguments as options
+from densenet_keras.settings import arguments, programs
 from densenet_keras.settings import config as configuration
 from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAIN, TRAINING, Config, ModelConfig, fields
 from densenet_keras.settings.rules import refuse, shown, validate
@@ -31,14 +31,16 @@ from densenet_keras.topology import (
     refuse_foreign_launcher,
 )
 
-# Commands of `python -m densenet_keras` beside train, evaluate and finetune; see `arguments.Tool`.
-TOOLS: Dict[str, options.Tool] = {
-    "check": options.Tool("commands.check", "what is wrong with a data set, record by record"),
-    "prepare": options.Tool("commands.prepare", "pictures to a data set: TFRecord shards, labels, an index"),
-    "import": options.Tool("commands.import_weights", "a run folder from weights of other programs"),
-    "predict": options.Tool("commands.predict", "what pictures show, by a trained network"),
-    "export": options.Tool("commands.export", "a trained network as SavedModel, ONNX, TFLite, h5 and others"),
-    "completion": options.Tool("commands.completion", "a script for the tab key of bash or zsh"),
+# Commands of `python -m densenet_keras` beside train, evaluate and finetune; see `programs.Tool`.
+TOOLS: Dict[str, programs.Tool] = {
+    "check": programs.Tool("commands.check", "what is wrong with a data set, record by record"),
+    "prepare": programs.Tool("commands.prepare", "pictures to a data set: TFRecord shards, labels, an index"),
+    "import": programs.Tool("commands.import_weights", "a run folder from weights of other programs"),
+    "predict": programs.Tool("commands.predict", "what pictures show, by a trained network"),
+    "export": programs.Tool(
+        "commands.export", "a trained network as SavedModel, ONNX, TFLite, h5 and others"
+    ),
+    "completion": programs.Tool("commands.completion", "a script for the tab key of bash or zsh"),
     **backends.tools(),
 }
 
@@ -79,20 +81,20 @@ def _run_command(argv: List[str]) -> int:
         print(f"densenet_keras {densenet_keras.__version__}")
         return EXIT_DONE
     name, rest = argv[0], argv[1:]
-    if name in options.SCRIPTS:
+    if name in programs.SCRIPTS:
         return _main(name, rest)
     if name not in TOOLS:
-        close = difflib.get_close_matches(name, [*options.SCRIPTS, *TOOLS], n=1)
+        close = difflib.get_close_matches(name, [*programs.SCRIPTS, *TOOLS], n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(f"unknown command {name}{meant} python -m densenet_keras lists all")
     tool: Any = importlib.import_module(f"densenet_keras.{TOOLS[name].module}")
-    code: int = tool.run(options.parse_tool(name, tool.Settings, tool.EXAMPLE, rest))
+    code: int = tool.run(arguments.parse_tool(name, tool.Settings, tool.EXAMPLE, rest))
     return code
 
 
 def _overview() -> str:
     lines = ["usage: python -m densenet_keras COMMAND [--flag value] ...", ""]
-    for name, script in options.SCRIPTS.items():
+    for name, script in programs.SCRIPTS.items():
         lines.append(f"  {name:<12} as python {script}")
     lines += [f"  {name:<12} {tool.purpose}" for name, tool in TOOLS.items()]
     return "\n".join([*lines, "", "python -m densenet_keras COMMAND --help explains each."])
@@ -186,8 +188,8 @@ def parse(command: str, argv: List[str], environ: Optional[Mapping[str, str]] = 
         UsageError: naming flag, value, rule and remedy.
         SystemExit: after --help.
     """
-    given = options.read(options.program(command), argv)
-    file = given.pop(options.CONFIG, None)
+    given = arguments.read(programs.program(command), argv)
+    file = given.pop(programs.CONFIG, None)
     if file is not None:
         given = {**_settings_of_file(command, file, given), **given}
     defaults = Config.defaults(command)

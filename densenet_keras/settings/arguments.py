@@ -1,78 +1,20 @@
-"""Settings as command-line arguments: reading them, suggesting the right one, and help."""
+"""Settings as command-line arguments: reading them, and help."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 import sys
-from typing import Any, Dict, List, NamedTuple, NoReturn, Tuple
+from typing import Any, Dict, List, NoReturn, Tuple
 
 import densenet_keras
 from densenet_keras.errors import UsageError
-from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAIN, Config, fields, settings
+from densenet_keras.settings import unknown_flags
+from densenet_keras.settings.programs import CONFIG, Program, tool
 from densenet_keras.settings.rules import refuse, shown, validate_value
-from densenet_keras.settings.setting import Setting, settings_of
+from densenet_keras.settings.setting import Setting
 
-SCRIPTS = {TRAIN: "train_keras.py", EVALUATE: "evaluate.py", FINETUNE: "finetune.py"}
-CONFIG = "config"
-
-
-class Program(NamedTuple):
-    """A command line.
-
-    Attributes:
-        call: what follows `python`.
-        purpose: what it is for, a few sentences.
-        example: one that works, without `python` and `call`.
-        settings: by name, in the order of help.
-        common: flags that --help explains; --help_all explains the others too. Empty: all.
-        takes_config: whether a run.json can give the settings (--config).
-    """
-
-    call: str
-    purpose: str
-    example: str
-    settings: Dict[str, Setting]
-    common: Tuple[str, ...] = ()
-    takes_config: bool = False
-
-
-class Tool(NamedTuple):
-    """A command of `python -m densenet_keras` that neither trains nor evaluates.
-
-    Its module has `Settings`, a frozen dataclass of `flag`s whose docstring says what the command is for,
-    `EXAMPLE`, arguments that work, and `run`, from settings to exit code. It raises UsageError and RunError
-    like everything else.
-    """
-
-    module: str  # in densenet_keras, imported when it is asked for
-    purpose: str
-
-
-_PURPOSE = {
-    TRAIN: "Trains DenseNet on TFRecords, or evaluates its checkpoints (--mode evaluate). The same command "
-    "again continues from the newest checkpoint in --log_dir.",
-    EVALUATE: "Evaluates one checkpoint or a folder of them. The network's settings are read from the "
-    "run.json beside the checkpoints.",
-    FINETUNE: "Trains from the weights of a checkpoint (--restore, required), all but the classifier. The "
-    "network's settings are read from the run.json beside the checkpoint.",
-}
-_EXAMPLE = {
-    TRAIN: "--data_dir /data/imagenet --log_dir run --rank_size 8 --max_epochs 150 --mode train_and_evaluate",
-    EVALUATE: "--eval_dir run --data_dir /data/imagenet",
-    FINETUNE: "--restore run --data_dir my_data --log_dir tuned --max_epochs 20",
-}
-_COMMON = {
-    TRAIN: ("data_dir", "batch_size", "model", "num_classes", "lr", "max_epochs", "log_dir", "rank_size"),
-    EVALUATE: (
-        "data_dir", "batch_size", "label_offset", "log_dir", "eval_dir", "json", "rank_size", "backend"
-    ),
-    FINETUNE: (
-        "data_dir", "batch_size", "num_classes", "lr", "max_epochs", "log_dir", "restore_path", "rank_size"
-    ),
-}  # fmt: skip
 _EPILOG = (
     "README and code in the texts above are those of the original Estimator implementation. Switches take "
     "true/false, yes/no, on/off or 1/0, and a bare --flag is true. "
@@ -82,59 +24,6 @@ _SWITCH = {
     **dict.fromkeys(("true", "yes", "on", "1", "t", "y"), True),
     **dict.fromkeys(("false", "no", "off", "0", "f", "n"), False),
 }
-# What other trainers call it, where the spelling alone would suggest another flag or none.
-_SYNONYMS = {
-    "learning_rate": "lr",
-    "epochs": "max_epochs",
-    "steps": "max_train_steps",
-    "wd": "weight_decay",
-    "arch": "model",
-    "class_num": "num_classes",
-    "model_dir": "log_dir",
-    "output_dir": "log_dir",
-    "checkpoint": "restore_path",
-    "pretrained": "restore_path",
-    "gpus": "rank_size",
-    "npus": "rank_size",
-    "nesterov": "use_nesterov",
-}
-# What other trainers have a flag for, and this one does in another way.
-_ADVICE = {
-    "resume": "the same command again continues the run in --log_dir; to start from other weights, give "
-    "finetune.py --restore CKPT",
-    "gpu": "a GPU that TensorFlow sees is used by itself, one for each rank: --rank_size N",
-    "device": "--backend chooses between CPU or GPU (tensorflow) and NPU (ascend); --rank_size N takes N of "
-    "them",
-    "amp": "on an NPU mixed precision is the default, see --precision_mode; on a CPU there is none",
-    "fp16": "on an NPU mixed precision is the default, see --precision_mode; on a CPU there is none",
-    "include_top": "finetune.py leaves out the classifier of the checkpoint and makes a new one for "
-    "--num_classes",
-    "weights": "finetune.py --restore CKPT starts from a checkpoint; no weights are downloaded",
-    "workers": "--rank_size is the number of ranks, --data_threads that of decoders",
-    "num_workers": "--data_threads is the number of parallel decoders",
-}
-
-
-def program(command: str) -> Program:
-    """The command line of train, evaluate or finetune."""
-    defaults = Config.defaults(command)
-    taken = {
-        name: setting._replace(default=defaults.get(name))
-        for name, setting in settings().items()
-        if command in setting.metadata["commands"]
-    }
-    return Program(
-        SCRIPTS[command], _PURPOSE[command], _EXAMPLE[command], taken, _COMMON[command], takes_config=True
-    )
-
-
-def tool(name: str, record: type, example: str) -> Program:
-    """The command line of `python -m densenet_keras NAME`, whose settings are the fields of `record`.
-
-    The first line of the record's docstring is the title of its flags, the rest says what it is for.
-    """
-    _, _, purpose = (record.__doc__ or "").partition("\n\n")
-    return Program(f"-m densenet_keras {name}", " ".join(purpose.split()), example, settings_of(record))
 
 
 def parse_tool(name: str, record: type, example: str, argv: List[str]) -> Any:
@@ -166,7 +55,7 @@ def read(described: Program, argv: List[str]) -> Dict[str, Any]:
     argv = _attach_negative_numbers(argv)
     for argument in argv:
         if re.match(r"--?[A-Za-z]|--$", argument):
-            _check_known(described, argument.partition("=")[0])
+            unknown_flags.refuse_unknown(described, argument.partition("=")[0])
     namespace, others = build_parser(described).parse_known_args(argv)
     if others:
         raise UsageError(f"unexpected argument {others[0]}: a value must follow its flag, as in --lr 0.1")
@@ -319,47 +208,6 @@ class _Parser(argparse.ArgumentParser):
             name = missing.group(1).split("/")[0]
             raise UsageError(f"{name}: a value must follow, as in {name}=VALUE")
         raise UsageError(message)
-
-
-def _spellings(described: Program) -> Dict[str, str]:
-    """Every spelling of a flag with its setting's name."""
-    names = {
-        spelling: setting.name
-        for setting in described.settings.values()
-        if not setting.metadata["positional"]
-        for spelling in (f"--{setting.name}", *setting.metadata["aliases"])
-    }
-    return {**names, f"--{CONFIG}": CONFIG} if described.takes_config else names
-
-
-def _check_known(described: Program, flag: str) -> None:
-    known = _spellings(described)
-    if flag in known:
-        return
-    word = flag.lstrip("-").lower().replace("-", "_")
-    if described.takes_config:
-        _check_other_commands(described, flag)
-        if word in _ADVICE:
-            raise UsageError(f"unknown flag {flag}: {_ADVICE[word]}")
-    spellings = {spelling[2:].lower(): spelling for spelling in known}
-    negated = spellings.get(re.sub("^no_?", "", word))
-    if word.startswith("no") and negated and described.settings[known[negated]].kind.base is bool:
-        raise UsageError(f"unknown flag {flag}; write {negated} false")
-    wanted = _SYNONYMS.get(word)
-    close = difflib.get_close_matches(word, spellings, n=1)
-    if wanted in spellings:
-        close = [wanted]
-    if close:
-        raise UsageError(f"unknown flag {flag}; did you mean {spellings[close[0]]}?")
-    raise UsageError(f"unknown flag {flag}; python {described.call} --help lists all")
-
-
-def _check_other_commands(described: Program, flag: str) -> None:
-    names = {s: n for n, f in fields().items() for s in (f"--{n}", *f.metadata["aliases"])}
-    if flag in names:
-        owners = fields()[names[flag]].metadata["commands"]
-        scripts = " and ".join(SCRIPTS[owner] for owner in owners)
-        raise UsageError(f"{flag} is a flag of {scripts}, not of {described.call}; leave it out")
 
 
 def _attach_negative_numbers(argv: List[str]) -> List[str]:

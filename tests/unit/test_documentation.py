@@ -20,8 +20,8 @@ from densenet_keras.checkpoints import run_folder
 from densenet_keras.commands import main as cli
 from densenet_keras.data import record_index
 from densenet_keras.launch import rank_logs, rendezvous
-from densenet_keras.settings import arguments as options
 from densenet_keras.settings import config as configuration
+from densenet_keras.settings import programs
 from densenet_keras.settings.config import ALL, GROUPS, fields, group_of
 from densenet_keras.settings.rules import shown
 from tests.support import readme
@@ -31,7 +31,7 @@ from tests.support.readme import ENGLISH, FILES, FLAGS, PAIRS, README
 LETTERS = {"train": "T", "evaluate": "E", "finetune": "F"}
 VALUES = dict(zip(FLAGS, (". Values: ", "。取值：")))
 SHELL = ("|", ">", ">>", "&&", ";", "...")  # where the words of a command end
-COMMAND_OF = {script: command for command, script in options.SCRIPTS.items()}
+COMMAND_OF = {script: command for command, script in programs.SCRIPTS.items()}
 
 
 def _default(name):
@@ -39,7 +39,7 @@ def _default(name):
     field = fields()[name]
     cells = []
     for command, value in [(None, field.default), *field.metadata["command_defaults"].items()]:
-        script = f"{options.SCRIPTS[command]}: " if command else ""
+        script = f"{programs.SCRIPTS[command]}: " if command else ""
         cells.append(script + ("–" if value in (None, "", ()) else f"`{shown(value)}`"))
     return "; ".join(cells)
 
@@ -71,7 +71,7 @@ def _tool_rows(name):
     """The lines of the table of a tool's flags, as docs have it between marks."""
     tool = importlib.import_module(f"densenet_keras.{cli.TOOLS[name].module}")
     rows = []
-    for setting in options.tool(name, tool.Settings, tool.EXAMPLE).settings.values():
+    for setting in programs.tool(name, tool.Settings, tool.EXAMPLE).settings.values():
         spelling = setting.metadata["metavar"] if setting.metadata["positional"] else f"--{setting.name}"
         default = "–" if setting.default in (None, "", ()) else f"`{shown(setting.default)}`"
         rows.append(f"| `{spelling}` | {default} | {setting.metadata['help']} |")
@@ -103,7 +103,7 @@ def _flag_rows(language):
 
 @pytest.mark.parametrize("language", FLAGS)
 def test_the_tables_hold_every_flag_in_the_order_of_the_settings(language):
-    assert list(_flag_rows(language)) == [*fields(), options.CONFIG]
+    assert list(_flag_rows(language)) == [*fields(), programs.CONFIG]
 
 
 @pytest.mark.parametrize("name", fields())
@@ -250,7 +250,7 @@ def test_every_command_is_one_that_the_command_line_takes(environ, command, argu
     monkeypatch.chdir(tmp_path)
     if command in cli.TOOLS:
         tool = importlib.import_module(f"densenet_keras.{cli.TOOLS[command].module}")
-        assert options.parse_tool(command, tool.Settings, tool.EXAMPLE, arguments)
+        assert parse_tool(command, tool.Settings, tool.EXAMPLE, arguments)
         return
     if "--config" in arguments:
         file = tmp_path / arguments[arguments.index("--config") + 1]

@@ -36,11 +36,6 @@ def validate(config: Config) -> None:
     npu_options.session_options(config, 0)
     loss_scale(config)
     gradient_split(config)
-    if config.ascend.max_skipped_steps < 1:
-        raise UsageError(
-            f"--max_skipped_steps {config.ascend.max_skipped_steps}: steps skipped in a row before training "
-            "gives up, at least 1"
-        )
 
 
 def loss_scale(config: Config) -> LossScale:

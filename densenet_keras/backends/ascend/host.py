@@ -9,7 +9,7 @@ from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.backends.ascend.rank_table_rules import DEVICES_PER_SERVER
 from densenet_keras.backends.host import Host
-from densenet_keras.settings.arguments import Tool
+from densenet_keras.settings.programs import Tool
 
 if TYPE_CHECKING:
     from densenet_keras.backends.base import Backend

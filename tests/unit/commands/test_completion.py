@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from densenet_keras.commands import completion, main
-from densenet_keras.settings import arguments
+from densenet_keras.settings import programs
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def completed(script, *words):
 
 
 def test_commands(script):
-    assert completed(script, "densenet-keras", "") == [*arguments.SCRIPTS, *main.TOOLS]
+    assert completed(script, "densenet-keras", "") == [*programs.SCRIPTS, *main.TOOLS]
     assert "train" in completed(script, "densenet-keras", "tr")
 
 

@@ -15,7 +15,7 @@ from densenet_keras.commands import main as cli
 from densenet_keras.commands import preflight, worker
 from densenet_keras.errors import RunError, UsageError
 from densenet_keras.launch import launcher
-from densenet_keras.settings import arguments as options
+from densenet_keras.settings import arguments, programs
 from densenet_keras.settings.config import ALL, EVALUATE, FINETUNE, TRAIN, Config, fields, settings
 from tests.support.paths import ROOT
 
@@ -151,7 +151,7 @@ def test_fine_tuning_takes_its_length_from_what_is_given():
 @pytest.mark.parametrize("command", ALL)
 def test_help_lists_every_flag_with_its_default(command, capsys):
     with pytest.raises(SystemExit) as caught:
-        options.read(options.program(command), ["--help_all"])
+        arguments.read(programs.program(command), ["--help_all"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for name, field in fields().items():
@@ -163,11 +163,11 @@ def test_help_lists_every_flag_with_its_default(command, capsys):
 @pytest.mark.parametrize("command", ALL)
 def test_help_explains_eight_flags_and_names_the_others(command, capsys):
     with pytest.raises(SystemExit) as caught:
-        options.read(options.program(command), ["--help"])
+        arguments.read(programs.program(command), ["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
     explained, _, others = text.partition("more flags, explained by --help_all:")
-    described = options.program(command)
+    described = programs.program(command)
     assert len(described.common) == 8
     assert f"python {described.call} {described.example}" in " ".join(explained.split())
     for name in described.settings:
@@ -177,7 +177,7 @@ def test_help_explains_eight_flags_and_names_the_others(command, capsys):
 
 @pytest.mark.parametrize("command", ALL)
 def test_the_example_of_a_command_is_one_that_it_takes(command):
-    described = options.program(command)
+    described = programs.program(command)
     assert cli.parse(command, described.example.split())
 
 
@@ -205,7 +205,7 @@ def test_the_version_is_told(argv, capsys):
 def test_commands_are_listed_and_a_wrong_one_is_corrected(capsys):
     assert cli.run_command([]) == 0
     listed = capsys.readouterr().out
-    assert all(f"  {name} " in listed for name in (*options.SCRIPTS, *cli.TOOLS))
+    assert all(f"  {name} " in listed for name in (*programs.SCRIPTS, *cli.TOOLS))
     assert cli.run_command(["rank_tabel"]) == 2
     assert "did you mean rank_table?" in capsys.readouterr().err
 

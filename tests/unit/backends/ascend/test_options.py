@@ -111,7 +111,6 @@ def test_overflow_debug_dumps_what_overflows(tmp_path):
         ({"op_compiler_cache_dir": "/dev/null/cache"}, "/dev/null"),
         ({"loss_scale": "0.5"}, "at least 1"),
         ({"loss_scale": "nan"}, "at least 1"),
-        ({"max_skipped_steps": 0}, "at least 1"),
         ({"gradient_split": "size:50,40"}, "90"),
         ({"gradient_split": "idx:5,3"}, "larger"),
         ({"gradient_split": "idx:" + ",".join(map(str, range(9)))}, "9 segments"),
