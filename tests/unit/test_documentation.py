@@ -22,6 +22,7 @@ from densenet_keras.data import record_index
 from densenet_keras.launch import rank_logs, rendezvous
 from densenet_keras.settings import config as configuration
 from densenet_keras.settings import programs
+from densenet_keras.settings.arguments import parse_tool
 from densenet_keras.settings.config import ALL, GROUPS, fields, group_of
 from densenet_keras.settings.rules import shown
 from tests.support import readme
