@@ -8,12 +8,21 @@ again, and global batches follow one another across the ends of passes (see `dat
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Dict, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 from densenet_keras.settings.config import Config
 
 PLAN_FILE = "plan.json"  # the RunPlan of a run, in its folder
+
+# A stop and a log line wait for the end of a loop, so one that is chosen is bounded: in steps, in images of
+# one rank (DenseNet-121 on a 910 takes about a minute for these, by the 4216 images a second on eight that
+# Ascend/ModelZoo-TensorFlow's log has), and to a tenth of the run.
+LONGEST_LOOP = 1000
+LONGEST_LOOP_IMAGES = 40_000
+FEWEST_LOOPS = 10
+WORTHWHILE_LOOP = 10  # steps, beside which one session.run of the host is little
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,12 @@ def plan(config: Config, train_images: int, eval_images: int) -> RunPlan:
     total_steps = run.max_train_steps
     if run.max_epochs is not None:
         total_steps = run.max_epochs * steps_per_epoch
-    evaluates = run.mode == "train_and_evaluate"
+    save_interval = run.save_checkpoints_steps or steps_per_epoch
+    eval_interval = run.epochs_between_evals * steps_per_epoch if run.mode == "train_and_evaluate" else 0
+    longest = min(LONGEST_LOOP, LONGEST_LOOP_IMAGES // config.data.batch_size, total_steps // FEWEST_LOOPS)
+    loop = run.iterations_per_loop or _loop_length(
+        total_steps, max(WORTHWHILE_LOOP, longest), [save_interval, steps_per_epoch], run.display_every
+    )
     return RunPlan(
         train_images=train_images,
         eval_images=eval_images,
@@ -75,11 +89,63 @@ def plan(config: Config, train_images: int, eval_images: int) -> RunPlan:
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         # A shorter interval than a loop cannot cut it: then every session.run has its line.
-        log_interval_steps=run.display_every if run.display_every > run.iterations_per_loop else 0,
-        save_interval_steps=run.save_checkpoints_steps,
-        eval_interval_steps=run.epochs_between_evals * steps_per_epoch if evaluates else 0,
-        iterations_per_loop=run.iterations_per_loop,
+        log_interval_steps=run.display_every if run.display_every > loop else 0,
+        save_interval_steps=save_interval,
+        eval_interval_steps=eval_interval,
+        iterations_per_loop=loop,
     )
+
+
+def _loop_length(total_steps: int, longest: int, intervals: Sequence[int], display_every: int) -> int:
+    """The loop that is best for a run with these intervals, of which log lines are one if they can be."""
+
+    def best(ends: Sequence[int]) -> int:
+        stretches = Counter(end - start for start, end in chunks(0, total_steps, total_steps, ends))
+        return fit_loop(stretches, longest).length
+
+    length = best(intervals)
+    return best([*intervals, display_every]) if display_every > length else length
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """Session runs of a whole training run.
+
+    A stretch of n steps is n // length loops followed by n % length single steps. The single steps run
+    the step's own operation, another graph without the loop: the loop's count is never changed.
+    """
+
+    length: int  # iterations in one loop; 1: no loop, every run is one step
+    loops: int
+    single_steps: int  # 0: the second graph is never compiled
+
+    @property
+    def session_runs(self) -> int:
+        """How often the host is involved."""
+        return self.loops + self.single_steps
+
+
+def fit_loop(stretches: Mapping[int, int], longest: int) -> LoopPlan:
+    """The loop of at most `longest` steps for stretches of so many steps, each so many times.
+
+    A length that divides every stretch needs no second graph, hence half the compilation; the longest
+    such one is taken, unless it is short and needs more than twice the session runs of the best length.
+    """
+    candidates = [_loops(stretches, length) for length in range(1, max(1, longest) + 1)]
+    best = min(candidates, key=lambda candidate: (candidate.session_runs, -candidate.length))
+    dividing = max(
+        (candidate for candidate in candidates if not candidate.single_steps),
+        key=lambda candidate: candidate.length,
+    )
+    is_worthwhile = dividing.length >= WORTHWHILE_LOOP or dividing.session_runs <= 2 * best.session_runs
+    return dividing if is_worthwhile else best
+
+
+def _loops(stretches: Mapping[int, int], length: int) -> LoopPlan:
+    loops = sum(number * (steps // length) for steps, number in stretches.items())
+    if length == 1:
+        return LoopPlan(1, loops, 0)
+    return LoopPlan(length, loops, sum(number * (steps % length) for steps, number in stretches.items()))
 
 
 def chunks(

@@ -8,8 +8,6 @@ exec "$PYTHON" "$root/train_keras.py" \
   --rank_size 8 \
   --mode train_and_evaluate \
   --max_epochs 150 \
-  --iterations_per_loop 834 \
-  --save_checkpoints_steps 5004 \
   --epochs_between_evals 5 \
   --lr 0.1 \
   --data_dir "$DATA_DIR" \

@@ -42,12 +42,14 @@ class Host(abc.ABC):
         needs_addresses: whether ranks must be told host and port of each other.
         failures: what its libraries write into logs.
         tools: commands of `python -m densenet_keras` that concern this backend alone.
+        defaults: what settings mean here that were left open, where backends differ.
     """
 
     name: str
     needs_addresses = True
     failures: Sequence[Failure] = ()
     tools: Mapping[str, Tool] = {}
+    defaults: Mapping[str, Any] = {"iterations_per_loop": 10, "save_checkpoints_steps": 5000}
 
     def why_unavailable(self) -> str:
         """Why --backend auto does not take it here; empty if it can be used."""

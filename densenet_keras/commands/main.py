@@ -234,11 +234,12 @@ def resolve(config: Config, environ: Mapping[str, str]) -> Config:
         "data_threads": cores,
         "intra_op_threads": cores,
         "fast_cpu": True,
+        **backends.host(config).defaults,
     }
     continued = run_folder.continued_run(config)
     if continued is not None:
-        # They decide the last bits, so a run keeps its own.
-        for name in ("intra_op_threads", "fast_cpu"):
+        # The first two decide the last bits, the others where lines and checkpoints are: a run keeps its own.
+        for name in ("intra_op_threads", "fast_cpu", "iterations_per_loop", "save_checkpoints_steps"):
             if continued.get(name) is not None:
                 found[name] = continued.get(name)
     return config.replace(**{name: value for name, value in found.items() if config.get(name) is None})

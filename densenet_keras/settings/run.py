@@ -51,11 +51,13 @@ class RunConfig:
         rule=at_least(1),
         command_defaults={FINETUNE: 1},
     )
-    iterations_per_loop: int = flag(
-        10,
-        "training steps in one session.run; on an NPU they run on the device without the host",
+    iterations_per_loop: Optional[int] = flag(
+        None,
+        "training steps in one session.run; on an NPU they run on the device without the host. 0: chosen, "
+        "up to 1000, so that loops fit between saves, evaluations and ends of epochs; default: 0 on NPUs, "
+        "else 10, or what the run in log_dir used",
         commands=TRAINING,
-        rule=at_least(1),
+        rule=at_least(0),
     )
     display_every: int = flag(
         1,
@@ -64,11 +66,12 @@ class RunConfig:
         commands=TRAINING,
         rule=at_least(1),
     )
-    save_checkpoints_steps: int = flag(
-        5000,
-        "steps from one checkpoint to the next; what is evaluated and the end are saved too",
+    save_checkpoints_steps: Optional[int] = flag(
+        None,
+        "steps from one checkpoint to the next; what is evaluated and the end are saved too. 0: once an "
+        "epoch; default: 0 on NPUs, else 5000, or what the run in log_dir used",
         commands=TRAINING,
-        rule=at_least(1),
+        rule=at_least(0),
     )
     keep_checkpoint_max: int = flag(
         5, "newest checkpoints that are kept", commands=TRAINING, rule=at_least(1)

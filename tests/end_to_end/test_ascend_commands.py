@@ -140,9 +140,11 @@ def test_the_plan_of_imagenet_on_eight_npus_is_sound(tmp_path):
         "train_keras.py", "--backend", "ascend", "--dry_run", "--rank_size", 8, "--max_epochs", 150,
         "--log_dir", log_dir, "--loss_scale", "dynamic", cwd=str(tmp_path), ASCEND_OPP_PATH="",
     )  # fmt: skip
-    assert "iterations_per_loop (i) = 10" in output
+    assert "iterations_per_loop (i) = 834" in output
     assert all(f"RANK_ID={rank} " in output for rank in range(8))
-    assert "loop length 10" in output
+    assert "loop length 834: 900 loops" in output
+    assert "session runs: 900" in output
+    assert "single steps" not in output
     assert "none that the device lacks" in output
     assert "predicted memory" in output
     assert not log_dir.exists()

@@ -15,6 +15,8 @@ import shlex
 
 import pytest
 
+from densenet_keras import schedule
+from densenet_keras.backends.ascend import loop_plan
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
 from densenet_keras.commands import main as cli
@@ -258,6 +260,18 @@ def test_every_command_is_one_that_the_command_line_takes(environ, command, argu
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(configuration.Config().to_json()))
     cli.parse(command, arguments, environ)
+
+
+def test_imagenet_as_documented_runs_on_npus_in_loops_only():
+    """Those for a whole training; a single step would be another graph, and a session.run of its own."""
+    found = 0
+    for _, command, arguments in _project_commands():
+        if command == "train" and {"--max_epochs", "--rank_size", "/data/imagenet"} <= {*arguments}:
+            config = cli.parse(command, [*arguments, "--backend", "ascend", "--log_dir", "none"])
+            chosen = loop_plan.choose(schedule.plan(config, 1281167, 50000), 0)
+            assert (chosen.loops, chosen.single_steps) == (900, 0)
+            found += 1
+    assert found >= 2
 
 
 def test_make_targets_exist():

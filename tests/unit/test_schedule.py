@@ -74,6 +74,33 @@ def test_a_log_interval_longer_than_a_loop_cuts_loops_and_a_shorter_one_does_not
     assert [end for _, end in plan.chunks(0)] == [25, 50, 75, 100]
 
 
+@pytest.mark.parametrize(
+    ("images", "settings", "length"),
+    [
+        (1281167, {"rank_size": 8, "max_epochs": 150}, 834),
+        (1281167, {"rank_size": 16, "max_epochs": 150}, 834),
+        (1281167, {"batch_size": 256, "max_epochs": 150}, 139),  # 834 of these would take minutes
+        (1281167, {"rank_size": 8}, 15),  # 150 steps: lines to see, and a stop that does not wait for the end
+        (1281167, {"rank_size": 4, "max_epochs": 150}, 834),  # 10,009 steps have no divisor: 12 and one more
+        (1281167, {"rank_size": 8, "max_epochs": 150, "save_checkpoints_steps": 2502}, 834),
+        (1281167, {"rank_size": 8, "max_epochs": 150, "iterations_per_loop": 7}, 7),  # as it is given
+        (1408, {"max_epochs": 30}, 44),
+        (1408, {"max_epochs": 30, "display_every": 11}, 44),
+        (1408, {"max_epochs": 30, "display_every": 66}, 22),
+        (3, {"max_train_steps": 20}, 1),
+    ],
+)
+def test_a_loop_that_is_left_open_fits_between_all_intervals(images, settings, length):
+    plan = make(images, **settings)
+    assert plan.iterations_per_loop == length
+    assert plan.save_interval_steps == settings.get("save_checkpoints_steps", plan.steps_per_epoch)
+
+
+def test_a_plan_with_chosen_loops_cuts_at_no_other_place():
+    lengths = {end - start for start, end in make(1408, max_epochs=30, save_checkpoints_steps=22).chunks(0)}
+    assert lengths == {22}
+
+
 def test_learning_rate_is_a_pure_function_of_the_step():
     def rate(step, **settings):
         return schedule.learning_rate(step, base=0.1, T_max=150, steps_per_epoch=5004, **settings)

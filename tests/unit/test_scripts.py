@@ -10,7 +10,8 @@ import sys
 import pytest
 import yaml
 
-from densenet_keras.backends.ascend import job_table, rank_table
+from densenet_keras import schedule
+from densenet_keras.backends.ascend import job_table, loop_plan, rank_table
 from densenet_keras.backends.ascend.machine import Machine
 from densenet_keras.backends.ascend.rank_environment import complete_environment, rank_environments
 from densenet_keras.commands import main as cli
@@ -76,7 +77,6 @@ COMMANDS = {
         {
             "rank_size": 8,
             "max_epochs": 150,
-            "iterations_per_loop": 834,
             "epochs_between_evals": 5,
             "lr": 0.1,
             "mode": "train_and_evaluate",
@@ -292,6 +292,7 @@ def test_volcano_counts_agree_with_the_command(volcano):
     assert program == "/opt/densenet_keras/train_keras.py"
     parsed = cli.parse(config.TRAIN, arguments)
     assert parsed.device.rank_size == task["replicas"] * devices
+    assert is_loops_only(parsed)
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert parsed.data.data_dir in mounts
     assert os.path.dirname(parsed.run.log_dir) in mounts
@@ -340,14 +341,17 @@ def test_the_batch_file_starts_one_task_for_each_npu(tmp_path):
     assert int(seconds) > 60  # reliability.md: a loop and a save
 
 
-@pytest.mark.parametrize("name", ["train_8p.sh", "slurm_8p.sbatch", "volcano_job.yaml"])
-def test_the_loop_of_a_recipe_divides_its_intervals(name):
-    with open(os.path.join(SCRIPTS, name)) as file:
-        given = dict(re.findall(r"--(iterations_per_loop|save_checkpoints_steps)[ =](\d+)", file.read()))
-    loop = int(given["iterations_per_loop"])
-    steps_per_epoch = 1281167 // 256  # ImageNet's images; 8 ranks of 32
-    assert steps_per_epoch % loop == 0
-    assert int(given["save_checkpoints_steps"]) % loop == 0
+def is_loops_only(parsed):
+    """Whether an NPU never leaves the loop for a single step of ImageNet's 150 epochs."""
+    plan = schedule.plan(parsed, 1281167, 50000)
+    chosen = loop_plan.choose(plan, 0)
+    assert plan.total_steps == 150 * plan.steps_per_epoch
+    return chosen.single_steps == 0 and chosen.loops == plan.total_steps // 834
+
+
+def test_the_recipe_of_eight_ranks_is_loops_only(tmp_path, recorder):
+    process = run("run_8p.sh", "--backend", "ascend", cwd=tmp_path, PYTHON=recorder)
+    assert is_loops_only(cli.parse(config.TRAIN, json.loads(process.stdout)[2:]))
 
 
 STAND_INS = {
@@ -400,6 +404,7 @@ def test_the_batch_file_gives_every_task_its_rank(tmp_path):
     assert program == os.path.join(ROOT, "train_keras.py")
     parsed = cli.parse(config.TRAIN, arguments)
     assert (parsed.data.seed, parsed.device.rank_size, parsed.device.backend) == (3, 16, "ascend")
+    assert is_loops_only(parsed)
     place = Topology.from_environment(environ, parsed)
     assert (place.rank, place.size, place.local_rank, place.local_size) == (15, 16, 7, 8)
     rank_table.load(parsed.ascend.rank_table).check(16)

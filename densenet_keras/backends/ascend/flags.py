@@ -92,7 +92,8 @@ def notes(config: Config) -> List[str]:
     if flags.gradient_split and config.device.rank_size == 1:
         texts.append("--gradient_split changes nothing with one rank")
     records = flags.profiling or flags.dump or flags.overflow_debug
-    if config.trains and records and config.run.iterations_per_loop > 10:
+    loop = config.run.iterations_per_loop
+    if config.trains and records and (not loop or loop > 10):
         texts.append(
             "a profile or a dump covers every iteration on the device; a small --iterations_per_loop and few "
             "steps keep it readable"

@@ -24,6 +24,8 @@ class AscendHost(Host):
     name = "ascend"
     needs_addresses = False  # HCCL has the rank table
     failures = failures.FAILURES
+    # Chosen by the plan: a chunk that is no loop costs a second graph and a session.run for each step.
+    defaults = {"iterations_per_loop": 0, "save_checkpoints_steps": 0}
     tools = {
         "rank_table": Tool("backends.ascend.table_command", "write the rank table of several Ascend servers")
     }

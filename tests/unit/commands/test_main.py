@@ -391,6 +391,20 @@ def test_a_continued_run_keeps_its_operations(tmp_path):
     assert parsed() is True
 
 
+def test_loops_and_saves_are_the_backends_unless_given_or_continued(tmp_path):
+    def parsed(*argv):
+        run = cli.parse(TRAIN, ["--log_dir", str(tmp_path / "run"), *argv]).run
+        return run.iterations_per_loop, run.save_checkpoints_steps
+
+    assert parsed("--backend", "tensorflow") == (10, 5000)
+    assert parsed("--backend", "ascend") == (0, 0)
+    assert parsed("--backend", "ascend", "--iterations_per_loop", "7") == (7, 0)
+    stored = Config().replace(iterations_per_loop=10, save_checkpoints_steps=5000)
+    write_run(tmp_path / "run", stored, step=5)
+    assert parsed("--backend", "ascend") == (10, 5000)
+    assert parsed("--backend", "ascend", "--save_checkpoints_steps", "0") == (10, 0)
+
+
 # Exit codes
 
 

@@ -173,14 +173,25 @@ def test_loop_length(run, first_step, length, singles):
     assert steps == run.total_steps - first_step
 
 
-def test_imagenet_on_eight_devices_loops_and_says_what_would_fit():
-    run = schedule.plan(Config().replace(rank_size=8, max_epochs=150, mode="train"), 1281167, 50000)
+def imagenet(**settings):
+    config = Config().replace(rank_size=8, max_epochs=150, mode="train", **settings)
+    return schedule.plan(config, 1281167, 50000)
+
+
+def test_imagenet_on_eight_devices_is_900_loops_by_itself():
+    chosen = loop_plan.choose(imagenet(), 0)
+    assert (chosen.length, chosen.loops, chosen.single_steps) == (834, 900, 0)
+    assert loop_plan.explain(chosen, imagenet()) == "loop length 834: 900 loops"
+
+
+def test_intervals_that_no_loop_fits_are_named_with_what_would_fit():
+    run = imagenet(iterations_per_loop=834, save_checkpoints_steps=5000)
     chosen = loop_plan.choose(run, 0)
-    assert chosen.length == 10
-    assert chosen.single_steps < 0.01 * run.total_steps
+    assert chosen.session_runs > 20 * 900
     text = loop_plan.explain(chosen, run)
-    assert "loop length 10" in text
-    assert "--iterations_per_loop 9 --save_checkpoints_steps 5004" in text
+    assert "does not for --save_checkpoints_steps (5000)" in text
+    assert "--iterations_per_loop 0 --save_checkpoints_steps 0 would make it loops of 834" in text
+    assert "would make it" not in loop_plan.explain(chosen, imagenet(display_every=1000))
 
 
 def test_notes_say_that_without_loss_scaling_overflow_is_not_seen():
