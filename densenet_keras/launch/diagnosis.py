@@ -62,8 +62,8 @@ _GENERAL = (
         r"loss is (nan|-?inf)|NanLossDuringTraining",
         "The loss is no longer a number. On a CPU or GPU lower --lr. On an NPU too, unless the same command "
         "trains on a CPU; then it is float16: this hardware saturates instead of giving Inf, so use "
-        "--loss_scale dynamic, keep reductions and small epsilons in float32 by --modify_mixlist FILE, or "
-        "compare with --precision_mode must_keep_origin_dtype.",
+        "--loss_scale dynamic, keep reductions and small epsilons in float32 by --modify_mixlist FILE (newer "
+        "adapter), or compare with --precision_mode allow_fp32_to_fp16.",
     ),
     failure(
         CONSEQUENCES,

@@ -153,6 +153,8 @@ def test_the_plan_of_imagenet_on_eight_npus_is_sound(tmp_path):
 def test_a_plan_that_cannot_work_says_all_that_is_wrong(tmp_path):
     output = commands.run(
         "train_keras.py", "--backend", "ascend", "--dry_run", "--rank_size", 3, *TINY, "--mode", "train",
-        "--log_dir", tmp_path / "run", "--batch_size", 8, code=2, cwd=str(tmp_path),
+        "--log_dir", tmp_path / "run", "--batch_size", 8, "--gradient_split", "idx:3,9", code=2,
+        cwd=str(tmp_path),
     )  # fmt: skip
-    assert "3" in output
+    assert "--rank_size 3 on one server" in output
+    assert "--gradient_split idx:3,9 ends with 9, but this graph has" in output

@@ -133,6 +133,8 @@ PLAIN_FLAGS_IF_GIVEN = ("graph_memory_max_size", "modify_mixlist", "op_compiler_
 # Takes the place of the first plain flag.
 PRECISION_MODE_V2 = "precision_mode_v2"
 MIXED_PRECISION = "allow_mix_precision"
+# Values of the other key under which there are lists to change.
+MIXED_PRECISION_V2 = ("mixed_float16", "mixed_bfloat16", "mixed_hif8")
 
 # Keys that follow from other flags, and the flags.
 OWNED: Dict[str, str] = {
@@ -151,6 +153,7 @@ OWNED: Dict[str, str] = {
     "modify_mixlist": "--modify_mixlist",
 }
 
+_MIXED = "it belongs to mixed computing, which cuts the graph in two and ends the loop on the device"
 _STATIC = "every shape of this project is static, and a loop on the device needs that"
 _LAYOUT = "ranks and devices follow from --rank_size and the rank table"
 
@@ -158,6 +161,9 @@ _LAYOUT = "ranks and devices follow from --rank_size and the rank table"
 REFUSED: Dict[str, str] = {
     "use_off_line": "without it everything stays on the host",
     "mix_compile_mode": "it cuts the graph in two, which ends the loop on the device",
+    "in_out_pair": _MIXED,
+    "in_out_pair_flag": _MIXED,
+    "frozen_variable": "it makes constants of the variables, which are trained or restored on the device",
     "enable_data_pre_proc": "without it every iteration of a loop trains on the same batch",
     "graph_run_mode": "it follows from the command",
     "is_tailing_optimization": "it needs an optimizer that this project does not use",
@@ -173,11 +179,18 @@ REFUSED: Dict[str, str] = {
     "dynamic_dims": _STATIC,
     "dynamic_node_type": _STATIC,
     "compile_dynamic_mode": _STATIC,
+    "compile_hybrid_mode": _STATIC,
     "variable_placement": "variables belong on the device, where the loop updates them",
 }
 
 _BOOLEANS = ("hcom_multi_mode", "lower_functional_ops", "variable_format_optimize", "enable_compress_weight")
-_NEWER_BOOLEANS = ("external_weight", "input_batch_cpy", "oo_constant_folding")
+_NEWER_BOOLEANS = (
+    "external_weight",
+    "input_batch_cpy",
+    "oo_constant_folding",
+    "all_tensor_not_empty",
+    "enable_graph_parallel",
+)
 _INTEGERS = ("enable_small_channel", "enable_exception_dump", "op_debug_level")
 _NEWER_INTEGERS = (
     "deterministic",
@@ -185,8 +198,7 @@ _NEWER_INTEGERS = (
     "atomic_clean_policy",
     "topo_sorting_mode",
     "input_fusion_size",
-    "export_compile_stat",
-    "variable_use_1g_huge_page",
+    "graph_max_parallel_model_num",
     "hccl_timeout",
     "op_wait_timeout",
     "op_execute_timeout",
@@ -207,19 +219,30 @@ _STRINGS = (
     "compress_weight_conf",
 )
 _NEWER_STRINGS = (
-    PRECISION_MODE_V2,
     "customize_dtypes",
     "op_precision_mode",
     "aoe_config_file",
     "graph_compiler_cache_dir",
     "HCCL_algorithm",
-    "dump_data",
     "dump_layer",
     "op_debug_config",
     "oo_level",
     "aicore_num",
     "memory_optimization_policy",
     "optimization_switch",
+    "auto_multistream_parallel_mode",
+    "const_input",
+    "device_type",
+    "distribute_config",
+    "experimental_accelerate_train_mode",
+    "experimental_logical_device_cluster_deploy_mode",
+    "experimental_logical_device_id",
+    "experimental_model_deploy_devicelist",
+    "experimental_model_deploy_mode",
+    "graph_parallel_option_path",
+    "insert_op_file",
+    "resource_config_path",
+    "soc_config",
 )
 
 # What --npu_option accepts, by key.
@@ -236,6 +259,16 @@ OPTIONS: Dict[str, Option] = {
     "dump_debug_mode": Option("s", choices=("aicore_overflow", "atomic_overflow", "all")),
     "aoe_mode": Option("s", newer=True, choices=("1", "2", "4")),
     "jit_compile": Option("s", newer=True, choices=("true", "false", "auto")),
+    "ac_parallel_enable": Option("s", newer=True, choices=("0", "1")),
+    "quant_dumpable": Option("s", newer=True, choices=("0", "1")),
+    "graph_slice": Option("s", newer=True, choices=("auto", "manual")),
+    "shape_generalization_mode": Option("s", newer=True, choices=("STRICT", "FULL", "ADAPTIVE")),
+    "dump_data": Option("s", newer=True, choices=("tensor", "stats")),
+    "export_compile_stat": Option("i", newer=True, choices=("0", "1", "2")),
+    "variable_use_1g_huge_page": Option("i", newer=True, choices=("0", "1", "2")),
+    PRECISION_MODE_V2: Option(
+        "s", newer=True, choices=("fp16", "origin", "cube_fp16in_fp32out", "cube_hif8", *MIXED_PRECISION_V2)
+    ),
 }
 
 # Keys whose values are files that must exist.
@@ -246,7 +279,15 @@ FILES = (
     "customize_dtypes",
     "op_precision_mode",
     "compress_weight_conf",
+    "distribute_config",
+    "graph_parallel_option_path",
+    "insert_op_file",
+    "resource_config_path",
 )
+
+# Pairs of which the adapter ends the process: a key without the one it needs, and two that exclude another.
+NEEDED_WITH = {"optypelist_for_implmode": "op_select_implmode"}
+EXCLUDED_BY = {"compress_weight_conf": "enable_compress_weight"}
 
 # Keys whose values are folders.
 FOLDERS = ("dump_path", "op_compiler_cache_dir", "debug_dir", "work_path", "graph_compiler_cache_dir")
@@ -255,3 +296,10 @@ FOLDERS = ("dump_path", "op_compiler_cache_dir", "debug_dir", "work_path", "grap
 def is_newer_only(key: str) -> bool:
     """Whether older adapters ignore this key without a word."""
     return key == "modify_mixlist" or (key in OPTIONS and OPTIONS[key].newer)
+
+
+def keep_float32(is_newer: bool) -> str:
+    """How a user keeps an operator in float32, in the words of an advice."""
+    if is_newer:
+        return "keep it in float32 with --modify_mixlist FILE"
+    return "train with --precision_mode allow_fp32_to_fp16: this adapter does not read --modify_mixlist"

@@ -69,7 +69,7 @@ class AscendBackend(Backend):
         self._notes: List[str] = []
         self._loop_op: Optional[tf.Operation] = None
         self._compiled: Set[tf.Operation] = set()
-        self._gradients = 0
+        self._exchanges = False  # gradients, over ranks
         self._optional_variables: List[tf.Variable] = []
         self._overflow: Optional[OverflowCounter] = None
         self._loss_scale: Any = None
@@ -123,8 +123,8 @@ class AscendBackend(Backend):
         try:
             with graph.as_default(), session.as_default(), npu_session.used_by_keras(session):
                 session.run(start)
-                if self._gradients and self.topology.size > 1:
-                    npu_session.split_gradients(self._adapter, self.config, self._gradients)
+                if self._exchanges and self.topology.size > 1:
+                    npu_session.split_gradients(self._adapter, self.config)
                 yield session
         except BaseException as error:
             failure = error
@@ -180,7 +180,8 @@ class AscendBackend(Backend):
                 manager = self._adapter.fixed_loss_scale(loss_scale.value)
             else:
                 manager = self._adapter.dynamic_loss_scale(**_DYNAMIC_LOSS_SCALE)
-            self._overflow = OverflowCounter(self.config.ascend.max_skipped_steps)
+            limit = self.config.ascend.max_skipped_steps
+            self._overflow = OverflowCounter(limit, adapter.keep_float32(self._adapter.is_newer))
         self._optional_variables = [v for v in tf.compat.v1.global_variables() if v not in before]
         self._loss_scale = manager.get_loss_scale()
         return self._adapter.loss_scale_optimizer(optimizer, manager, is_distributed=size > 1)
@@ -189,7 +190,9 @@ class AscendBackend(Backend):
         self, gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor]
     ) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
         """See `Backend.exchange`; the adapter's optimizer has averaged the gradients already."""
-        self._gradients = len(gradients)
+        self._exchanges = True
+        if self.topology.size > 1:
+            npu_flags.check_gradient_split(self.config, len(gradients))
         means = self.all_reduce_mean([tf.stack(list(scalars))])[0]
         return list(gradients), tf.unstack(means)
 

@@ -70,8 +70,8 @@ CODES = (
         "operator compiler",
         r"\bE40021\b",
         "An operator did not compile; the line with E40021 names it, its reason follows. Keep it out of the "
-        "graph or in another type (--modify_mixlist FILE), and empty the folder of --op_compiler_cache_dir "
-        "if the toolkit has changed since it was filled.",
+        "graph or in another type (--modify_mixlist FILE with the newer adapter), and empty the folder of "
+        "--op_compiler_cache_dir if the toolkit has changed since it was filled.",
     ),
     failure(
         RESOURCES,

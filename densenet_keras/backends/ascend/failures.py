@@ -166,7 +166,8 @@ _TEXTS = (
         r"at loss scale (0?\.\d+|1):|loss_scale:(0?\.\d+|1)\b",
         "The loss scale fell to its smallest value because every step looked like an overflow. That is "
         "mostly one operator that saturates by itself, not the scale: find it with --overflow_debug DIR and "
-        "keep it in float32 by --modify_mixlist FILE, or train with --loss_scale none.",
+        "keep it in float32 by --modify_mixlist FILE (the older adapter does not read it: there take "
+        "--precision_mode allow_fp32_to_fp16), or train with --loss_scale none.",
     ),
     failure(
         DATA,

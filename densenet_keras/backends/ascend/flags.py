@@ -78,6 +78,21 @@ def gradient_split(config: Config) -> Optional[GradientSplit]:
     return GradientSplit(kind, values)
 
 
+def check_gradient_split(config: Config, gradients: int) -> None:
+    """Whether a graph of so many gradients can be split as asked; before anything compiles.
+
+    Raises:
+        UsageError: the last index is not that of the last gradient.
+    """
+    split = gradient_split(config)
+    if split is None or split.kind != "idx" or split.values[-1] == gradients - 1:
+        return
+    raise UsageError(
+        f"--gradient_split {config.ascend.gradient_split} ends with {split.values[-1]}, but this graph has "
+        f"{gradients} gradients, so the last index must be {gradients - 1}"
+    )
+
+
 def notes(config: Config) -> List[str]:
     """What a user of these flags should know, a sentence each."""
     flags = config.ascend

@@ -97,6 +97,7 @@ _SHAPELESS = {("FusedBatchNormV3", 5)}
 
 _VARIABLES_AND_ITERATORS = ("VarHandleOp", "Iterator", "IteratorV2")
 _CARRIERS = ("Identity", "Switch", "Merge", "Enter", "Exit", "NextIteration")  # pass a resource on
+DEFAULT_OPP_PATH = "/usr/local/Ascend/opp"  # the adapter's npu_ops_identifier.cc, both generations
 _OPERATION_LISTS = (
     "framework/built-in/tensorflow/npu_supported_ops.json",
     "built-in/framework/tensorflow/npu_supported_ops.json",
@@ -138,15 +139,16 @@ def report(findings: Sequence[Finding], most: int = 20) -> str:
     return "\n".join(lines)
 
 
-def installed_operations(opp_path: str) -> Optional[FrozenSet[str]]:
+def installed_operations(opp_path: str, default_path: str = DEFAULT_OPP_PATH) -> Optional[FrozenSet[str]]:
     """Operation types in the list that an installed operator package brings; None without one.
 
     Args:
         opp_path: value of ASCEND_OPP_PATH, or empty.
+        default_path: where the adapter looks without that variable.
     """
-    for name in _OPERATION_LISTS if opp_path else ():
+    for name in _OPERATION_LISTS:
         try:
-            with open(os.path.join(opp_path, name), encoding="utf-8") as file:
+            with open(os.path.join(opp_path or default_path, name), encoding="utf-8") as file:
                 listed: Dict[str, Any] = json.load(file)
         except (OSError, ValueError, RecursionError):
             continue

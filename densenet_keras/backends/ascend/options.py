@@ -51,14 +51,10 @@ def session_options(config: Config, rank: int, iterations_per_loop: int = 1) -> 
             options[key] = ("s", getattr(flags, key))
     if flags.op_compiler_cache_dir:
         options["op_compiler_cache_mode"] = ("s", "enable")
-    if flags.modify_mixlist and flags.precision_mode != adapter.MIXED_PRECISION:
-        raise UsageError(
-            f"--modify_mixlist changes the lists of mixed precision, got --precision_mode "
-            f"{flags.precision_mode}; it needs {adapter.MIXED_PRECISION}"
-        )
     _add_profiling(options, config, rank)
     _add_dump(options, config, rank)
     _add_further(options, config)
+    _check_mixlist(options)
     _check_memory(options)
     _check_paths(options)
     return options
@@ -147,12 +143,35 @@ def _add_further(options: Options, config: Config) -> None:
     if "dump_debug_mode" in seen and not config.ascend.overflow_debug:
         raise UsageError("--npu_option dump_debug_mode says what --overflow_debug writes; give it as well")
     if adapter.PRECISION_MODE_V2 in seen:
-        if options[adapter.PLAIN_FLAGS[0]] != ("s", adapter.MIXED_PRECISION) or config.ascend.modify_mixlist:
+        if options[adapter.PLAIN_FLAGS[0]] != ("s", adapter.MIXED_PRECISION):
             raise UsageError(
                 f"--npu_option {adapter.PRECISION_MODE_V2} takes the place of "
-                f"--{adapter.PLAIN_FLAGS[0]}; give one of them, and no --modify_mixlist"
+                f"--{adapter.PLAIN_FLAGS[0]}; give one of them"
             )
         del options[adapter.PLAIN_FLAGS[0]]
+    for key, needed in adapter.NEEDED_WITH.items():
+        if key in seen and needed not in seen:
+            raise UsageError(f"--npu_option {key} has no meaning without {needed}; give both or neither")
+    for key, other in adapter.EXCLUDED_BY.items():
+        if key in seen and other in seen:
+            raise UsageError(f"--npu_option {key} and {other} exclude each other; give one of them")
+
+
+def _check_mixlist(options: Options) -> None:
+    """--modify_mixlist goes with mixed precision only, in either form; otherwise the adapter refuses it."""
+    if "modify_mixlist" not in options:
+        return
+    older, newer = adapter.PLAIN_FLAGS[0], adapter.PRECISION_MODE_V2
+    if older in options and options[older] != ("s", adapter.MIXED_PRECISION):
+        raise UsageError(
+            f"--modify_mixlist changes the lists of mixed precision, got --{older} {options[older][1]}; "
+            f"it needs {adapter.MIXED_PRECISION}"
+        )
+    if newer in options and options[newer][1] not in adapter.MIXED_PRECISION_V2:
+        raise UsageError(
+            f"--modify_mixlist changes the lists of mixed precision, got --npu_option {newer}="
+            f"{options[newer][1]}; it needs {' or '.join(adapter.MIXED_PRECISION_V2)}"
+        )
 
 
 def _check_key(key: str) -> None:

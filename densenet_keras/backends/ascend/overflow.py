@@ -32,8 +32,13 @@ class OverflowCounter:
             knowledge of how the hardware reports overflow.
     """
 
-    def __init__(self, max_skipped_steps: int) -> None:
+    def __init__(self, max_skipped_steps: int, keep_float32: str) -> None:
+        """
+        Args:
+            keep_float32: how to keep an operator in float32, in words, for the message about the limit.
+        """
         self._limit = max_skipped_steps
+        self._keep_float32 = keep_float32
         self._reported_skips = 0
         with tf.name_scope(None):
             self.applied = _counter("overflow/applied_steps")
@@ -93,8 +98,7 @@ class OverflowCounter:
             raise RunError(
                 f"{in_row} steps in a row were skipped for overflow, more than --max_skipped_steps "
                 f"{self._limit}, at loss scale {scale:g}: the weights no longer change. Lower --loss_scale, "
-                "or find the overflowing operator with --overflow_debug DIR and keep it in float32 with "
-                "--modify_mixlist FILE"
+                f"or find the overflowing operator with --overflow_debug DIR and {self._keep_float32}"
             )
         return {_SKIPPED: float(skipped), _LOSS_SCALE: scale}
 

@@ -23,6 +23,10 @@ TABLELESS = ("CM_CHIEF_IP", "CM_CHIEF_PORT", "CM_CHIEF_DEVICE", "CM_WORKER_SIZE"
 PER_RANK = ("RANK_ID", "DEVICE_ID", "ASCEND_DEVICE_ID", "DEVICE_INDEX")
 CONNECT_TIMEOUT_SECONDS = (120, 7200)  # what the library accepts
 LEAST_CONNECT_TIMEOUT_SECONDS = 600  # ranks compile at different speeds
+# How long a rank that has compiled waits in its first exchange for one that still compiles. The 910 rounds
+# down to multiples of 68 (hccl, docs/zh/user_guide/hccl_env/HCCL_EXEC_TIMEOUT.md).
+EXEC_TIMEOUT_STEP_SECONDS = 68
+EXEC_TIMEOUT_SECONDS = (1836, 17340)  # the library's default, and the most that it takes
 
 
 def rank_environments(
@@ -145,11 +149,13 @@ def _refuse_conflicts(environ: Mapping[str, str], size: int) -> None:
         raise UsageError(
             f"JOB_ID={job} may have letters, digits, - and _ only, and no leading 0 if all are digits"
         )
-    if "HCCL_CONNECT_TIMEOUT" in environ:
-        least, most = CONNECT_TIMEOUT_SECONDS
-        seconds = _number(environ, "HCCL_CONNECT_TIMEOUT")
-        if not least <= seconds <= most:
-            raise UsageError(f"HCCL_CONNECT_TIMEOUT={seconds} must be {least} to {most} seconds")
+    ranges = {
+        "HCCL_CONNECT_TIMEOUT": CONNECT_TIMEOUT_SECONDS,
+        "HCCL_EXEC_TIMEOUT": (1, EXEC_TIMEOUT_SECONDS[1]),
+    }
+    for name, (least, most) in ranges.items():
+        if name in environ and not least <= _number(environ, name) <= most:
+            raise UsageError(f"{name}={_number(environ, name)} must be {least} to {most} seconds")
 
 
 def _single_device(environ: Mapping[str, str], machine: Machine) -> int:
@@ -180,14 +186,18 @@ def _check_visible(server: Server, machine: Machine) -> None:
 
 
 def _rank_values(config: Config, rank: int, size: int, device: Device, machine: Machine) -> Dict[str, str]:
-    timeout = max(LEAST_CONNECT_TIMEOUT_SECONDS, config.device.first_step_timeout_seconds)
+    first_step = config.device.first_step_timeout_seconds
+    connect = max(LEAST_CONNECT_TIMEOUT_SECONDS, first_step)
+    least, most = EXEC_TIMEOUT_SECONDS
+    execute = max(least, -(-first_step // EXEC_TIMEOUT_STEP_SECONDS) * EXEC_TIMEOUT_STEP_SECONDS)
     return {
         "RANK_ID": str(rank),
         "RANK_SIZE": str(size),
         "DEVICE_ID": str(device.device_id),
         "ASCEND_DEVICE_ID": str(machine.logical_id(device.device_id)),
         "DEVICE_INDEX": str(rank),
-        "HCCL_CONNECT_TIMEOUT": str(min(timeout, CONNECT_TIMEOUT_SECONDS[1])),
+        "HCCL_CONNECT_TIMEOUT": str(min(connect, CONNECT_TIMEOUT_SECONDS[1])),
+        "HCCL_EXEC_TIMEOUT": str(min(execute, most)),
     }
 
 

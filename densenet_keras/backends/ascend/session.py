@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import rewriter_config_pb2
 from densenet_keras.backends.ascend import adapter
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
-from densenet_keras.errors import RunError, UsageError
+from densenet_keras.errors import RunError
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
@@ -85,23 +85,14 @@ def used_by_keras(session: tf.compat.v1.Session) -> Iterator[None]:
         keras.set_session(None)
 
 
-def split_gradients(parts: adapter.Adapter, config: Config, gradients: int) -> None:
-    """Hands over --gradient_split: after the device system is up, before anything compiles.
-
-    Raises:
-        UsageError: the last index is not that of the last of `gradients`.
-    """
+def split_gradients(parts: adapter.Adapter, config: Config) -> None:
+    """Hands over --gradient_split: after the device system is up, before anything compiles."""
     split = npu_flags.gradient_split(config)
     if split is None:
         return
     if split.kind == "size":
         parts.set_split_strategy_by_size(split.values)
         return
-    if split.values[-1] != gradients - 1:
-        raise UsageError(
-            f"--gradient_split idx ends with {split.values[-1]}; the last of {gradients} gradients is "
-            f"{gradients - 1}"
-        )
     parts.set_split_strategy_by_idx(split.values)
 
 

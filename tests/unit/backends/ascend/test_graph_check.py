@@ -117,7 +117,15 @@ def test_the_list_of_an_installed_device_goes_before_the_built_in_one(tmp_path):
     assert problems(tf.linalg.cholesky(tf.constant([[1.0]])), supported=listed) == []
     assert any("Exp" in line for line in problems(tf.exp(tf.constant(1.0)), supported=listed))
     assert graph_check.installed_operations(str(tmp_path / "nowhere")) is None
-    assert graph_check.installed_operations("") is None
+    assert graph_check.installed_operations("", str(tmp_path / "nowhere")) is None
+
+
+@pytest.mark.parametrize("place", ["framework/built-in/tensorflow", "built-in/framework/tensorflow"])
+def test_without_a_variable_the_list_is_found_where_the_adapter_looks(tmp_path, place):
+    assert graph_check.DEFAULT_OPP_PATH == "/usr/local/Ascend/opp"
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "npu_supported_ops.json").write_text('{"Add": {}}')
+    assert "Add" in (graph_check.installed_operations("", str(tmp_path)) or ())
 
 
 def test_a_long_report_is_cut():

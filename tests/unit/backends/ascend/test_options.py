@@ -100,6 +100,13 @@ def test_overflow_debug_dumps_what_overflows(tmp_path):
         ({"npu_option": ("op_debug_level=1", "op_debug_level=2")}, "twice"),
         ({"npu_option": ("fusion_switch_file=/no/such/file",)}, "does not exist"),
         ({"npu_option": ("dump_layer=conv",)}, "--dump"),
+        ({"npu_option": ("frozen_variable=true",)}, "constants"),
+        ({"npu_option": ("in_out_pair=[]",)}, "mixed computing"),
+        ({"npu_option": ("compile_hybrid_mode=1",)}, "static"),
+        ({"npu_option": ("export_compile_stat=3",)}, "one of 0, 1, 2"),
+        ({"npu_option": ("precision_mode_v2=mixed",)}, "mixed_float16"),
+        ({"npu_option": ("optypelist_for_implmode=SoftmaxV2",)}, "op_select_implmode"),
+        ({"npu_option": ("insert_op_file=/no/such/file",)}, "does not exist"),
         ({"dump": "d", "overflow_debug": "o"}, "exclude"),
         ({"dump_step": "3"}, "--dump DIR"),
         ({"dump": "d", "dump_step": "5-3"}, "5-3"),
@@ -127,6 +134,50 @@ def test_another_precision_option_takes_the_place_of_the_usual_one():
     assert "precision_mode" not in given
     with pytest.raises(UsageError):
         options(npu_option=("precision_mode_v2=fp16",), precision_mode="force_fp16")
+
+
+def test_mixed_precision_lists_go_with_either_form_of_the_option(tmp_path):
+    lists = tmp_path / "lists.json"
+    lists.write_text("{}")
+    given = options(npu_option=("precision_mode_v2=mixed_float16",), modify_mixlist=str(lists))
+    assert given["modify_mixlist"] == ("s", str(lists))
+    words = refusal(npu_option=("precision_mode_v2=fp16",), modify_mixlist=str(lists))
+    assert "precision_mode_v2=fp16" in words
+    assert "mixed_float16" in words
+
+
+def test_lists_are_advised_only_where_the_adapter_reads_them():
+    assert "--modify_mixlist" in adapter.keep_float32(is_newer=True)
+    older = adapter.keep_float32(is_newer=False)
+    assert older.startswith("train with --precision_mode allow_fp32_to_fp16")
+
+
+@pytest.mark.parametrize(
+    ("setting", "field", "value"),
+    [
+        ("ac_parallel_enable=1", "s", "1"),
+        ("all_tensor_not_empty=true", "b", True),
+        ("graph_max_parallel_model_num=2", "i", 2),
+        ("auto_multistream_parallel_mode=cv", "s", "cv"),
+        ("shape_generalization_mode=FULL", "s", "FULL"),
+        ("experimental_accelerate_train_mode=fast|step|0.9", "s", "fast|step|0.9"),
+        ("variable_use_1g_huge_page=2", "i", 2),
+    ],
+)
+def test_keys_that_only_the_newer_adapter_reads_are_handed_over(setting, field, value):
+    key = setting.partition("=")[0]
+    assert options(npu_option=(setting,))[key] == (field, value)
+    assert adapter.is_newer_only(key)
+
+
+def test_the_split_of_gradients_fits_the_graph():
+    given = Config().replace(gradient_split="idx:159,363", rank_size=8)
+    npu_flags.check_gradient_split(given, 364)
+    for gradients in (363, 365):
+        with pytest.raises(UsageError) as caught:
+            npu_flags.check_gradient_split(given, gradients)
+        assert f"ends with 363, but this graph has {gradients} gradients" in str(caught.value)
+        assert f"must be {gradients - 1}" in str(caught.value)
 
 
 def test_no_key_is_both_open_and_decided():

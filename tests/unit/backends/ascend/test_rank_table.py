@@ -339,6 +339,7 @@ def test_eight_ranks_of_one_server(tmp_path):
             "DEVICE_INDEX": str(n),
             "JOB_ID": "densenet-keras",
             "HCCL_CONNECT_TIMEOUT": "3600",
+            "HCCL_EXEC_TIMEOUT": "3604",
         }
         for n in range(8)
     ]
@@ -354,6 +355,7 @@ def test_one_rank_needs_no_table(tmp_path):
         "DEVICE_INDEX": "0",
         "JOB_ID": "densenet-keras",
         "HCCL_CONNECT_TIMEOUT": "3600",
+        "HCCL_EXEC_TIMEOUT": "3604",
     }
     assert not (tmp_path / "run").exists()
 
@@ -376,6 +378,7 @@ def test_what_the_user_set_stays(tmp_path):
     env = {
         "JOB_ID": "mine",
         "HCCL_CONNECT_TIMEOUT": "7200",
+        "HCCL_EXEC_TIMEOUT": "600",
         "RANK_SIZE": "2",
         "DENSENET_KERAS_CORES": "0-1",
         "PATH": "/bin",
@@ -391,6 +394,15 @@ def test_the_connection_waits_as_long_as_the_first_step_within_limits(tmp_path, 
 
 
 @pytest.mark.parametrize(
+    ("seconds", "waits"), [(60, "1836"), (1836, "1836"), (1837, "1904"), (3600, "3604"), (20000, "17340")]
+)
+def test_a_rank_that_has_compiled_waits_for_one_that_still_compiles(tmp_path, seconds, waits):
+    (rank,) = environments(tmp_path, 1, first_step_timeout_seconds=seconds)
+    assert rank["HCCL_EXEC_TIMEOUT"] == waits
+    assert int(waits) % 68 == 0  # the 910 rounds down to this
+
+
+@pytest.mark.parametrize(
     ("size", "env", "message"),
     [
         (2, {"DEVICE_ID": "0"}, "DEVICE_ID=0 .*each needs its own; unset DEVICE_ID"),
@@ -399,6 +411,7 @@ def test_the_connection_waits_as_long_as_the_first_step_within_limits(tmp_path, 
         (1, {"JOB_ID": "0123"}, "JOB_ID=0123 may have"),
         (1, {"JOB_ID": "my job"}, "JOB_ID=my job may have"),
         (1, {"HCCL_CONNECT_TIMEOUT": "30"}, "HCCL_CONNECT_TIMEOUT=30 must be 120 to 7200"),
+        (1, {"HCCL_EXEC_TIMEOUT": "0"}, "HCCL_EXEC_TIMEOUT=0 must be 1 to 17340"),
         (1, {"DEVICE_ID": "first"}, "DEVICE_ID=first must be a whole number"),
         (3, {}, "--rank_size 3 on one server.*--rank_table"),
         (16, {}, "--rank_size 16 on one server.*--rank_table"),
@@ -573,6 +586,7 @@ def test_tasks_of_mpirun_and_srun(tmp_path, save, environ, job):
         "DEVICE_INDEX": "9",
         "JOB_ID": job,
         "HCCL_CONNECT_TIMEOUT": "3600",
+        "HCCL_EXEC_TIMEOUT": "3604",
         "DENSENET_KERAS_CORES": "12-23",
     }
 
@@ -627,6 +641,7 @@ def test_a_modelarts_process_keeps_what_the_platform_set(tmp_path, save):
         "DEVICE_INDEX": "9",
         "JOB_ID": "densenet-keras",
         "HCCL_CONNECT_TIMEOUT": "3600",
+        "HCCL_EXEC_TIMEOUT": "3604",
     }
 
 
