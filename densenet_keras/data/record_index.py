@@ -105,7 +105,8 @@ def _load(path: str, identity: str) -> Optional[Dict[str, np.ndarray]]:
     except Exception:  # whatever a damaged archive makes zipfile, zlib or numpy raise: it is rebuilt
         return None
     sizes = {len(values) for values in columns.values()}
-    if len(sizes) != 1 or any(columns[column].dtype != kind for column, kind in COLUMNS.items()):
+    kinds = [(columns[column].dtype, columns[column].ndim) for column in COLUMNS]
+    if len(sizes) != 1 or kinds != [(kind, 1) for kind in COLUMNS.values()]:
         return None
     return columns
 

@@ -110,7 +110,7 @@ class Meeting:
         """Rank 0: the newest proposal, final if nobody is missing."""
         entries = [self._read(f"rank_{rank}.json") for rank in range(self._size)]
         entries[0] = self._me
-        missing = [rank for rank, entry in enumerate(entries) if not entry]
+        missing = [rank for rank, entry in enumerate(entries) if not _is_member(entry)]
         if missing:
             return proposal, missing
         members = [{name: entry.get(name) for name in self._me} for entry in entries]
@@ -129,13 +129,16 @@ class Meeting:
     def _final_roster(self) -> Optional[Dict[str, Any]]:
         """The others: the roster, once it is final and holds this very process."""
         roster = self._read(ROSTER)
-        members = roster.get("members", [])
-        if len(members) != self._size or members[self._rank]["token"] != self._me["token"]:
+        members = roster.get("members")
+        if not isinstance(members, list) or len(members) != self._size or not all(map(_is_member, members)):
             return None
-        if roster["final"]:
+        if members[self._rank]["token"] != self._me["token"]:
+            return None
+        if roster.get("final"):
             return roster
-        if self._accepted != roster["nonce"]:
-            self._accepted = roster["nonce"]
+        nonce = str(roster.get("nonce"))
+        if self._accepted != nonce:
+            self._accepted = nonce
             self._introduce()
         return None
 
@@ -150,6 +153,15 @@ class Meeting:
         except (OSError, ValueError, RecursionError):
             return {}
         return values if isinstance(values, dict) else {}
+
+
+def _is_member(entry: Any) -> bool:
+    """Whether a file of the folder holds what a rank writes: anybody may have put it there."""
+    if not isinstance(entry, dict) or type(entry.get("port")) is not int:
+        return False
+    return 0 < entry["port"] < 65536 and all(
+        isinstance(entry.get(name), str) and entry[name] for name in ("token", "machine", "host")
+    )
 
 
 def _addresses(members: List[Dict[str, Any]]) -> Tuple[str, ...]:

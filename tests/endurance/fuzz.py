@@ -46,16 +46,21 @@ def serve(kind: str, folder: str, pipe: Any) -> None:
     while True:
         chance = pipe.recv()
         os.truncate(log, 0)
-        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # VmHWM counts from here
-        before = _status("VmRSS")
-        pipe.send(_answer(subject, chance, log, before))
+        pipe.send(answer(subject, chance, log))
 
 
-def _answer(subject: Any, chance: random.Random, log: int, before: int) -> Tuple[str, str]:
+def answer(subject: Any, chance: random.Random, log: int) -> Tuple[str, str]:
+    """What came of one trial, a word, and why if that is "failed".
+
+    Args:
+        log: descriptor of what the process writes.
+    """
     from densenet_keras.data.records import BadRecord
     from densenet_keras.errors import RunError, UsageError
 
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # VmHWM counts from here
+    before = _status("VmRSS")
     try:
         outcome = subject.attempt(chance) or "right"
     except (UsageError, RunError, BadRecord) as error:

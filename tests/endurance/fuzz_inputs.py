@@ -1,4 +1,4 @@
-"""What fuzz spoils: each subject writes good files once, then spoils one of them and reads it as a command does."""
+"""What fuzz spoils: each subject writes good files once, then spoils one and reads it as a command does."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def command(argv: List[str], environ: Optional[Dict[str, str]] = None) -> Option
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch.dict(os.environ, {**clean, **(environ or {})}, clear=True))
-            stack.enter_context(mock.patch.object(launcher, "supervise", lambda *given: Outcome()))
+            stack.enter_context(mock.patch.object(launcher, "supervise", return_value=Outcome()))
             stack.enter_context(mock.patch("densenet_keras.commands.worker.run_configuration", _rank_begins))
             code = main.run_command(argv)
     except SystemExit as stopped:
@@ -175,7 +175,9 @@ class Examples(Subject):
     def _spoiled(self, chance: random.Random) -> bytes:
         if chance.random() < 0.6:
             return mutations.spoiled_bytes(chance, self.payload)
-        picture = chance.choice((b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", mutations.word(chance)))
+        picture = chance.choice(
+            (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", mutations.word(chance))
+        )
         label = chance.choice((0, -1, 5, 2**31, 2**63 - 1, -(2**63), 0.5, "cat"))
         return example(picture, label, **{"image/height": chance.choice((0, -1, 2**40)), "x": b"\xff" * 20})
 
@@ -284,7 +286,15 @@ class Metrics(Subject):
 
     def prepare(self) -> None:
         line = {"step": 4, "epoch": 1.0, "loss": 2.1, "total_loss": 2.2, "learning_rate": 0.1}
-        found = {"step": 6, "epoch": 2.0, "top1": 50.0, "top5": 90.0, "loss": 2.0, "images": 16, "seconds": 0.2}
+        found = {
+            "step": 6,
+            "epoch": 2.0,
+            "top1": 50.0,
+            "top5": 90.0,
+            "loss": 2.0,
+            "images": 16,
+            "seconds": 0.2,
+        }
         self.lines = [line, found, {**line, "step": 8}, {**found, "step": 10}]
 
     def attempt(self, chance: random.Random) -> Optional[str]:
@@ -350,10 +360,12 @@ class Environment(Subject):
         environ: Dict[str, str] = {}
         if chance.random() < 0.5:
             text = mutations.spoiled_json(chance, TF_CONFIG).decode("utf-8", "surrogateescape")
-            environ["TF_CONFIG"] = text[: 100_000].replace("\0", "")  # the kernel takes 128 KB and no zeros
+            environ["TF_CONFIG"] = text[:100_000].replace("\0", "")  # the kernel takes 128 KB and no zeros
         for name in chance.sample(sorted(RANK_VARIABLES), chance.randrange(6)):
             value = RANK_VARIABLES[name] if chance.random() < 0.5 else mutations.word(chance)
-            environ[name] = value.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape").replace("\0", "")
+            environ[name] = (
+                value.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape").replace("\0", "")
+            )
         argv = ["train", *TINY, "--synthetic_data", "--log_dir", self.at("run")]
         return command(argv + chance.choice(([], ["--rank_size", "2"], ["--backend", "tensorflow"])), environ)
 
@@ -362,15 +374,23 @@ class Flags(Subject):
     """Command lines of every command."""
 
     def prepare(self) -> None:
-        from densenet_keras.settings import arguments
+        from densenet_keras.settings import programs
 
         write_noise(self.at("data"), train=8, validation=4, shards=1, size=(12, 12))
         self.flags: Dict[str, List[str]] = {
-            name: [f"--{flag}" for flag in arguments.program(name).settings if flag != "dry_run"]
-            for name in arguments.SCRIPTS
+            name: [f"--{flag}" for flag in programs.program(name).settings if flag != "dry_run"]
+            for name in programs.SCRIPTS
         }
         for name in ("rank_table", "completion", "check", "prepare", "predict"):
-            self.flags[name] = ["--data_dir", "--log_dir", "--json", "--csv", "--top_k", "--seed", "--nothing"]
+            self.flags[name] = [
+                "--data_dir",
+                "--log_dir",
+                "--json",
+                "--csv",
+                "--top_k",
+                "--seed",
+                "--nothing",
+            ]
 
     def attempt(self, chance: random.Random) -> Optional[str]:
         name = chance.choice(sorted(self.flags))
@@ -379,9 +399,18 @@ class Flags(Subject):
             argv += [*TINY, "--log_dir", self.at("run"), "--data_dir", self.at("data")]
         for _ in range(chance.choice((1, 1, 2, 3, 5))):
             flag = chance.choice(self.flags[name])
-            value = mutations.word(chance).encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
+            plausible = str(
+                chance.choice((1, 2, 0.5, "true", "none", self.at("data"), self.at("run"), "auto"))
+            )
+            value = (
+                chance.choice((mutations.word(chance), plausible))
+                .encode("utf-8", "surrogatepass")
+                .decode("utf-8", "surrogateescape")
+            )
             value = value.replace("\0", "")
-            argv += chance.choice(([flag, value], [f"{flag}={value}"], [flag], [value], [flag.replace("_", "-"), value]))
+            argv += chance.choice(
+                ([flag, value], [f"{flag}={value}"], [flag], [value], [flag.replace("_", "-"), value])
+            )
         return command(argv)
 
 
@@ -471,7 +500,9 @@ class KerasDescription(Subject):
             if chance.random() < 0.7:
                 file.attrs["model_config"] = np.void(mutations.spoiled_json(chance, self.described)[:60000])
             else:
-                group = chance.choice((file["model_weights"], chance.choice(list(file["model_weights"].values()))))
+                group = chance.choice(
+                    (file["model_weights"], chance.choice(list(file["model_weights"].values())))
+                )
                 name = chance.choice(sorted(group.attrs)) if len(group.attrs) else "layer_names"
                 value: Any = chance.choice((b"x", 7, np.array([b"a", b"\xff\xfe"]), np.zeros(3), [b"a/b:0"]))
                 group.attrs[name] = value
@@ -526,9 +557,10 @@ class Pictures(Subject):
         grey = Image.fromarray(pixels[:, :, 0])
         exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
         self.whole = [
-            encode(pixels), encode(pixels, exif=exif), encode(pixels, progressive=True), encode(pixels, "png"),
-            encode(pixels, "gif"), encode(pixels, "bmp"), encode(grey, "png"), encode(grey, "bmp"),
-            encode(Image.fromarray(pixels).convert("CMYK")), encode(Image.fromarray(pixels).convert("P"), "png"),
+            encode(pixels), encode(pixels, exif=exif), encode(pixels, progressive=True),
+            encode(pixels, "png"), encode(pixels, "gif"), encode(pixels, "bmp"), encode(grey, "png"),
+            encode(grey, "bmp"), encode(Image.fromarray(pixels).convert("CMYK")),
+            encode(Image.fromarray(pixels).convert("P"), "png"),
         ]  # fmt: skip
         self.reader = PictureReader(32)
 
@@ -555,7 +587,9 @@ class TrainingPictures(Pictures):
         shutil.rmtree(self.at("data"), ignore_errors=True)
         os.makedirs(self.at("data"))
         payloads = [
-            example(mutations.spoiled_bytes(chance, chance.choice(self.whole)) if n == 1 else self.whole[0], n + 1)
+            example(
+                mutations.spoiled_bytes(chance, chance.choice(self.whole)) if n == 1 else self.whole[0], n + 1
+            )
             for n in range(4)
         ]
         write_shard(self.at("data", "train-00000-of-00001"), payloads)

@@ -8,8 +8,10 @@ import random
 from typing import Any, List, Tuple
 
 _NUMBERS = (0, -1, 1, 2, 3, 7, 255, 65536, 2**31, 2**32, 2**63, -(2**63), 10**30, 1e308, 1e-320, 0.5)
-_WORDS = ("", " ", "0", "-1", "nan", "inf", "1e400", "true", "null", "a" * 300, "ü", "\u202e", "\x00", "\ud800",
-          "../../etc/passwd", "/dev/null", "%s%n", "{}", "10.0.0.1", "[", "model[1]", "1,2,3", "--help")  # fmt: skip
+_WORDS = (
+    "", " ", "0", "-1", "nan", "inf", "1e400", "true", "null", "a" * 300, "\u00fc", "\u202e", "\x00",
+    "\ud800", "../../etc/passwd", "/dev/null", "%s%n", "{}", "10.0.0.1", "[", "model[1]", "1,2,3", "--help",
+)  # fmt: skip
 
 
 def spoiled_bytes(chance: random.Random, data: bytes) -> bytes:
@@ -32,7 +34,9 @@ def _damage(chance: random.Random, out: bytearray) -> bytearray:
     elif kind == 1:
         out[at : at + length] = bytes(chance.randrange(256) for _ in range(min(length, max(0, size - at))))
     elif kind == 2:
-        out[at : at + length] = chance.choice((b"\x00", b"\xff", b"\x7f", b"\x80")) * min(length, max(0, size - at))
+        out[at : at + length] = chance.choice((b"\x00", b"\xff", b"\x7f", b"\x80")) * min(
+            length, max(0, size - at)
+        )
     elif kind == 3:
         del out[at : at + length]
     elif kind == 4:
@@ -123,7 +127,13 @@ def _near(chance: random.Random, value: Any) -> Any:
 
 
 def _places(values: Any) -> List[Tuple[Any, Any]]:
-    keys = list(values) if isinstance(values, dict) else list(range(len(values))) if isinstance(values, list) else []
+    keys = (
+        list(values)
+        if isinstance(values, dict)
+        else list(range(len(values)))
+        if isinstance(values, list)
+        else []
+    )
     found = [(values, key) for key in keys]
     for key in keys:
         found += _places(values[key])

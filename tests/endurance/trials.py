@@ -30,7 +30,9 @@ class Trial(NamedTuple):
 def arguments(description: str, kinds: List[str], default_trials: int) -> argparse.ArgumentParser:
     """A parser with what all scripts take."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--trials", type=int, default=default_trials, help="trials of each kind (default %(default)s)")
+    parser.add_argument(
+        "--trials", type=int, default=default_trials, help="trials of each kind (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides every trial (default %(default)s)")
     parser.add_argument("--kinds", default=",".join(kinds), help="of %(default)s")
     parser.add_argument("--only", type=int, help="repeat the one trial of this number")
@@ -40,7 +42,7 @@ def arguments(description: str, kinds: List[str], default_trials: int) -> argpar
 
 
 def planned(options: argparse.Namespace, known: List[str], by_kind: bool) -> Iterator[Trial]:
-    """The trials that `options` ask for, all of one kind first or kinds in turn, until --minutes have passed."""
+    """The trials that `options` ask for, all of one kind first or kinds in turn, up to --minutes."""
     kinds = options.kinds.split(",")
     unknown = sorted(set(kinds) - set(known))
     if unknown:
@@ -85,20 +87,30 @@ def carry_out(
             except Failed as error:
                 outcome = "failed"
                 failures.append({"kind": trial.kind, "number": trial.number, "reason": str(error)})
-                repeat = f"python -m tests.endurance.{script} --kinds {trial.kind} --seed {options.seed} --only"
+                repeat = (
+                    f"python -m tests.endurance.{script} --kinds {trial.kind} --seed {options.seed} --only"
+                )
                 tqdm.write(f"FAILED {trial.kind} {trial.number}: {error}\n  again: {repeat} {trial.number}")
             done[trial.kind] = done.get(trial.kind, 0) + 1
             counted = outcomes.setdefault(trial.kind, {})
             counted[outcome] = counted.get(outcome, 0) + 1
     for kind, counted in outcomes.items():
-        print(f"{kind:<16} {done[kind]:>6}  {', '.join(f'{n} {word}' for word, n in sorted(counted.items()))}")
+        print(
+            f"{kind:<16} {done[kind]:>6}  {', '.join(f'{n} {word}' for word, n in sorted(counted.items()))}"
+        )
     print(f"{sum(done.values())} trials, {len(failures)} failures, {time.monotonic() - started:.0f} s")
     if options.json:
+        cores = len(os.sched_getaffinity(0))
         result = {
-            "script": script, "seed": options.seed, "trials": done, "outcomes": outcomes, "failures": failures,
-            "facts": facts or {}, "seconds": round(time.monotonic() - started, 1),
-            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
-        }  # fmt: skip
+            "script": script,
+            "seed": options.seed,
+            "trials": done,
+            "outcomes": outcomes,
+            "failures": failures,
+            "facts": facts or {},
+            "seconds": round(time.monotonic() - started, 1),
+            "machine": f"{platform.machine()}, {cores} cores, Python {platform.python_version()}",
+        }
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=2)
     return 1 if failures else 0

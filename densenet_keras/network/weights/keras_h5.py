@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List
 import numpy as np
 
 from densenet_keras.errors import UsageError
-from densenet_keras.network.weights.tensors import Tensors, damaged
+from densenet_keras.network.weights.tensors import Tensors, reading
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _MODEL_WEIGHTS = "model_weights"  # the group of a model saved whole
@@ -27,27 +27,24 @@ def read(path: str) -> Tensors:
     """
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            weights = file.get(_MODEL_WEIGHTS, file)
-            layers = _names(weights, "layer_names")
-            if not layers:
-                raise UsageError(
-                    f"{path} is an HDF5 file, but none of Keras' with layer names; save it with "
-                    "model.save_weights('weights.h5') or model.save('model.h5')"
-                )
-            places = {
-                weight: f"{weights[layer].name}/{stored}"
-                for layer in layers
-                for weight, stored in _weights_of(weights[layer])
-            }
-            shapes = {name: tuple(file[place].shape) for name, place in places.items()}
-            facts = _facts(file.attrs.get("model_config"))
-    except (OSError, KeyError, RuntimeError) as error:
-        raise damaged(path, str(error)) from error
+    with reading(path), h5py.File(path, "r") as file:
+        weights = file.get(_MODEL_WEIGHTS, file)
+        layers = _names(weights, "layer_names")
+        if not layers:
+            raise UsageError(
+                f"{path} is an HDF5 file, but none of Keras' with layer names; save it with "
+                "model.save_weights('weights.h5') or model.save('model.h5')"
+            )
+        places = {
+            weight: f"{weights[layer].name}/{stored}"
+            for layer in layers
+            for weight, stored in _weights_of(weights[layer])
+        }
+        shapes = {name: tuple(file[place].shape) for name, place in places.items()}
+        facts = _facts(file.attrs.get("model_config"))
 
     def read_one(name: str) -> np.ndarray:
-        with h5py.File(path, "r") as file:
+        with reading(path, name), h5py.File(path, "r") as file:
             array: np.ndarray = file[places[name]][()]
             return array
 

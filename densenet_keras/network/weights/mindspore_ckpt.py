@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 
-from densenet_keras.network.weights.tensors import Shape, Tensors, bfloat16, damaged
+from densenet_keras.network.weights.tensors import Shape, Tensors, bfloat16, reading
 
 _VALUE, _TAG, _TENSOR = 1, 1, 2
 _DIMS, _TYPE, _CONTENT = 1, 2, 3
@@ -57,16 +57,15 @@ def read(path: str) -> Tensors:
     Raises:
         UsageError: the file is damaged.
     """
-    with open(path, "rb") as file:
-        content = file.read()
-    try:
+    with reading(path):
+        with open(path, "rb") as file:
+            content = file.read()
         parameters = _parameters(_checked(content))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise damaged(path, str(error)) from error
 
     def read_one(name: str) -> np.ndarray:
         found = parameters[name]
-        values = np.frombuffer(b"".join(found.slices), _DTYPES[found.kind]).reshape(found.dims)
+        with reading(path, name):
+            values = np.frombuffer(b"".join(found.slices), _DTYPES[found.kind]).reshape(found.dims)
         return bfloat16(values) if found.kind == "BFloat16" else values
 
     return Tensors("MindSpore checkpoint", {name: found.dims for name, found in parameters.items()}, read_one)
@@ -85,12 +84,12 @@ def _checked(content: bytes) -> memoryview:
 def _parameters(message: memoryview) -> Dict[str, _Parameter]:
     found: Dict[str, _Parameter] = {}
     for number, value in _fields(message):
-        if number != _VALUE:
+        if number != _VALUE or isinstance(value, int):
             raise ValueError(f"field {number} where a value was expected")
         parts = dict(_fields(value))
         if _TAG not in parts or _TENSOR not in parts:
             continue  # a map parameter or the like
-        tag = bytes(parts[_TAG]).decode("utf-8")
+        tag = _text(parts[_TAG])
         parameter = _parameter(parts[_TENSOR])
         if parameter.kind not in _DTYPES:
             continue
@@ -113,10 +112,16 @@ def _parameter(tensor: memoryview) -> _Parameter:
         if number == _DIMS:
             dims += [value] if isinstance(value, int) else list(_varints(value))
         elif number == _TYPE:
-            kind = bytes(value).decode("utf-8")
+            kind = _text(value)
         elif number == _CONTENT:
             slices.append(value)
     return _Parameter(kind, tuple(dims), slices)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, int):  # bytes(number) would make as many zeros
+        raise ValueError("a number where a name was expected")
+    return bytes(value).decode("utf-8")
 
 
 def _fields(message: memoryview) -> Iterator[Tuple[int, Any]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from typing import Dict
 
 import numpy as np
 
 from densenet_keras.errors import UsageError
-from densenet_keras.network.weights.tensors import Shape, Tensors, damaged
+from densenet_keras.network.weights.tensors import Shape, Tensors, reading
 
 _SUFFIX = ".npy"
 
@@ -25,18 +24,13 @@ def read(path: str) -> Tensors:
     Raises:
         UsageError: the file is damaged, or holds Python objects, which are never unpickled.
     """
-    try:
+    with reading(path):
         shapes = _shapes(path)
-    except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise damaged(path, str(error)) from error
 
     def read_one(name: str) -> np.ndarray:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                array: np.ndarray = file[name]
-                return array
-        except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
-            raise damaged(path, f"{name}: {error}") from error
+        with reading(path, name), np.load(path, allow_pickle=False) as file:
+            array: np.ndarray = file[name]
+            return array
 
     return Tensors("npz", shapes, read_one)
 

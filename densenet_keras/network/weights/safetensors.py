@@ -13,7 +13,7 @@ from typing import Any, Dict
 
 import numpy as np
 
-from densenet_keras.network.weights.tensors import Tensors, bfloat16, damaged
+from densenet_keras.network.weights.tensors import Tensors, bfloat16, damaged, reading
 
 _LONGEST_HEADER_BYTES = 100_000_000  # the format's own limit
 _DTYPES = {
@@ -35,15 +35,13 @@ def read(path: str) -> Tensors:
     Raises:
         UsageError: the file is damaged, or an array has a type that no weights have.
     """
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        text = file.read(length)
-    try:
+    with reading(path, "its header cannot be read"):
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            text = file.read(length)
         header = json.loads(text.decode("utf-8"))
         header.pop("__metadata__", None)
         arrays = {name: _entry(each) for name, each in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path, f"its header cannot be read ({error})") from error
     start, size = 8 + length, os.path.getsize(path)
     for name, each in arrays.items():
         if start + each["end"] > size:
@@ -51,10 +49,11 @@ def read(path: str) -> Tensors:
 
     def read_one(name: str) -> np.ndarray:
         each = arrays[name]
-        with open(path, "rb") as file:
-            file.seek(start + each["begin"])
-            values = np.frombuffer(file.read(each["end"] - each["begin"]), each["stored"])
-        values = values.reshape(each["shape"])
+        with reading(path, name):
+            with open(path, "rb") as file:
+                file.seek(start + each["begin"])
+                values = np.frombuffer(file.read(each["end"] - each["begin"]), each["stored"])
+            values = values.reshape(each["shape"])
         return bfloat16(values) if each["dtype"] == "BF16" else values
 
     return Tensors("safetensors", {name: each["shape"] for name, each in arrays.items()}, read_one)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Tuple
+import contextlib
+import struct
+import zipfile
+import zlib
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
@@ -30,6 +34,27 @@ class Tensors(NamedTuple):
 def damaged(path: str, why: str) -> UsageError:
     """The error for a file that starts like one of its format and goes on otherwise."""
     return UsageError(f"{path} is damaged or incomplete: {why}; fetch or write it again")
+
+
+# What parsers raise on bytes that are not what they take them for; deep JSON is a RuntimeError.
+_RAISED_BY_DAMAGE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+    ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def reading(path: str, part: str = "") -> Iterator[None]:
+    """Turns what reading `path` raises in the body into `damaged`.
+
+    Args:
+        part: of the file, for the message.
+    """
+    try:
+        yield
+    except _RAISED_BY_DAMAGE as error:
+        where = f"{part}: " if part else ""
+        raise damaged(path, f"{where}{str(error) or type(error).__name__}") from error
 
 
 def bfloat16(stored: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ def top1_by_step(log_dir: str) -> Dict[int, float]:
         with open(path, encoding="utf-8", errors="replace") as file:
             whole = [line for line in file if '"top1"' in line and math.isfinite(_step(line))]
         for values in map(json.loads, whole):
-            if isinstance(values["top1"], float):
+            if isinstance(values.get("top1"), float):
                 found[int(values["step"])] = values["top1"]
     return found
 
@@ -89,7 +89,7 @@ def _step(line: str) -> float:
     """The step of a line; infinite if it is not a whole one."""
     try:
         return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 

@@ -301,7 +301,7 @@ def cache_file(data_dir):
     return os.path.join(data_dir, ".densenet_index", "train.npz")
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "other version"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "other shape", "other version"])
 def test_damaged_cache_is_rebuilt(data_dir, builds, monkeypatch, damage):
     if damage == "other version":
         with monkeypatch.context() as older:
@@ -318,6 +318,10 @@ def test_damaged_cache_is_rebuilt(data_dir, builds, monkeypatch, damage):
             value = stored["offset"].tobytes()
         with open(path, "rb") as file:
             flip_byte(path, file.read().index(value) + 9)
+    elif damage == "other shape":
+        with np.load(path) as stored:
+            columns = {name: stored[name] for name in stored.files}
+        np.savez(path, **{**columns, "label": columns["label"][:, np.newaxis]})
     elif damage == "empty":
         os.truncate(path, 0)
     elif damage == "text":

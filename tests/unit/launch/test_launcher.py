@@ -1,5 +1,6 @@
 """The launcher's pure parts: environments, ports, files, logs and what it reports."""
 
+import contextlib
 import json
 import os
 import signal
@@ -269,6 +270,22 @@ class TestRendezvous:
             {"machine": "b", "host": "10.0.0.2", "port": 2, "token": ""},
         ]
         assert rendezvous._addresses(members) == ("10.0.0.1:1", "10.0.0.2:2")
+
+    @pytest.mark.parametrize(
+        "found",
+        [
+            {"members": [{}, {}]},
+            {"members": 3},
+            {"members": [1, 2]},
+            {"final": True},
+            {"members": [{"token": 1}] * 2},
+        ],
+    )
+    def test_a_roster_that_no_rank_wrote_is_not_believed(self, tmp_path, found):
+        meeting = rendezvous.Meeting(str(tmp_path), "job", 1, 2)
+        (tmp_path / ".rendezvous" / "job" / "roster.json").write_text(json.dumps(found))
+        with contextlib.closing(meeting), pytest.raises(RunError, match="rank 1 of 2 met no rank 0"):
+            meeting.addresses(0.0)
 
     def test_port_stays_reserved(self, tmp_path):
         meeting = rendezvous.Meeting(str(tmp_path), "job", 0, 1)

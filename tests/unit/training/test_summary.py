@@ -66,5 +66,12 @@ def test_accuracies_are_found_again_by_the_next_start(tmp_path):
         writer.evaluation(step, step / 10, result(top1), "now")
     writer.close()
     with open(str(tmp_path / "metrics.jsonl"), "a") as file:
+        file.write(
+            '{"step": 35, "other": "top1"}\n'
+            + '{"top1": '
+            + 100000 * "["
+            + "\n"
+            + '{"step": 1e999, "top1": 1.0}\n'
+        )
         file.write('{"step": 40, "top1": 6')
     assert metrics.top1_by_step(str(tmp_path)) == {10: 40.0, 30: 60.0}

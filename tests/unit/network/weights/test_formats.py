@@ -110,7 +110,13 @@ def test_bfloat16_of_safetensors_keeps_its_values(tmp_path):
 
 @pytest.mark.parametrize(
     "header",
-    [b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', b'{"a": 3}', b"{broken", b'{"a": {}}'],
+    [
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+        b'{"a": 3}',
+        b"{broken",
+        b'{"a": {}}',
+        b'{"a": ' + 100000 * b"[",
+    ],
 )
 def test_a_header_of_safetensors_that_contradicts_itself_is_refused(tmp_path, header):
     path = tmp_path / "a.safetensors"
@@ -145,6 +151,27 @@ def test_hdf5_that_is_not_of_keras_says_how_to_save_it(tmp_path):
     with h5py.File(str(tmp_path / "a.h5"), "w") as file:
         file["a"] = [1.0]
     assert "model.save_weights('weights.h5')" in refused(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("model_config", 100000 * "["), ("model_config", np.void(b"{}")), ("layer_names", 7),
+     ("layer_names", [b"\xff"]), ("layer_names", [b"none"])],
+)  # fmt: skip
+def test_hdf5_with_other_attributes_than_those_of_keras_is_refused(tmp_path, name, value):
+    with h5py.File(str(tmp_path / "a.h5"), "w", track_order=True) as file:
+        file.create_group("layer").attrs["weight_names"] = []
+        file.attrs["layer_names"] = [b"layer"]
+        file.attrs.create(name, value, dtype=h5py.special_dtype(vlen=str) if isinstance(value, str) else None)
+    assert "is damaged or incomplete" in refused(tmp_path / "a.h5")
+
+
+def test_a_number_in_place_of_a_name_takes_no_memory(tmp_path):
+    """A field of two kinds: bytes(2**40) would be as many zeros."""
+    value = b"\x0a\x01a\x08\x80\x80\x80\x80\x80\x20\x12\x00"  # tag "a", tag 2**40, an empty tensor
+    (tmp_path / "a.ckpt").write_bytes(b"\x0a" + bytes([len(value)]) + value)
+    with pytest.raises(UsageError, match="a number where a name was expected"):
+        mindspore_ckpt.read(str(tmp_path / "a.ckpt"))
 
 
 def test_other_files_are_refused_with_what_there_is(tmp_path):
