@@ -1,7 +1,8 @@
 """Checkpoints as files: which there are, which is the newest, how one comes to exist. No TensorFlow.
 
-A TensorFlow V2 checkpoint PREFIX is PREFIX.index and PREFIX.data-00000-of-0000N. Its index is written
-last and deleted first, so a checkpoint whose index exists was once whole.
+A TensorFlow V2 checkpoint PREFIX is PREFIX.index and PREFIX.data-00000-of-0000N; ours has a manifest
+beside them. Its index is published last and deleted first, so a checkpoint whose index exists was once
+whole, manifest and all.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import re
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 from densenet_keras import files
+from densenet_keras.checkpoints import manifest
 from densenet_keras.errors import RunError, UsageError
 
 BASENAME = "model.ckpt"
 STATE_FILE = "checkpoint"
 SET_ASIDE = "damaged-"  # before the names of files that are kept, but are no checkpoint any more
+ENDINGS = (".index", ".data-00000-of-00001")  # of the files of a checkpoint that this program writes
 _TEMPORARY = "saving.tmp"
 
 _STEP = re.compile(r"-(\d+)$")
@@ -54,6 +57,11 @@ def files_of(path: str) -> List[str]:
     return [path + ".index", *(os.path.join(folder, file) for file in _data_files(folder, name))]
 
 
+def prefix_of(path: str) -> str:
+    """The prefix of the checkpoint that `path` names by its prefix or one of its files."""
+    return _DATA.sub("", re.sub(r"\.(index|meta|manifest\.json)$", "", path))
+
+
 def newest(log_dir: str) -> Optional[Tuple[str, int]]:
     """Path and step of the newest whole checkpoint that a run left in `log_dir`; None if there is none.
 
@@ -71,7 +79,7 @@ def of_run(log_dir: str) -> List[Checkpoint]:
 def set_aside(path: str) -> None:
     """Takes checkpoint `path` out of its run, under another name, so that it does not count as the newest."""
     folder, name = os.path.split(path)
-    for file in [name + ".index", *_data_files(folder, name)]:
+    for file in [name + ".index", name + manifest.ENDING, *_data_files(folder, name)]:
         with contextlib.suppress(FileNotFoundError):
             os.replace(os.path.join(folder, file), os.path.join(folder, SET_ASIDE + file))
 
@@ -87,19 +95,43 @@ def list_checkpoints(path: str) -> List[Checkpoint]:
     """
     if not os.path.isdir(path):
         return [_named(path)]
-    found = _in_folder(path, own=True) or _in_folder(path, own=False)
+    found = _of_folder(path)
     if not found:
         raise UsageError(f"folder {path} holds no checkpoint, no pair of NAME.index and NAME.data-*")
     return found
 
 
+def holds_checkpoints(folder: str) -> bool:
+    """Whether `list_checkpoints` finds any in `folder`."""
+    return bool(_of_folder(folder))
+
+
+def _of_folder(path: str) -> List[Checkpoint]:
+    return _in_folder(path, own=True) or _in_folder(path, own=False)
+
+
 def resolve(path: str) -> str:
     """The prefix of the checkpoint that `path` names; in a folder, of the newest.
+
+    One whose files have not the sizes that its manifest tells is passed over, unless there is no other.
 
     Raises:
         UsageError: there is none, or it lacks files.
     """
-    return list_checkpoints(path)[-1].path
+    found = list_checkpoints(path)
+    for each in reversed(found[1:]):
+        wrong = _wrong_sizes(each.path)
+        if wrong is None:
+            return each.path
+        _log.warning("checkpoint %s is passed over: %s", each.path, wrong)
+    return found[0].path
+
+
+def _wrong_sizes(prefix: str) -> Optional[str]:
+    with contextlib.suppress(OSError):  # what cannot be read is for its reader to say
+        marks = manifest.readable(prefix)
+        return manifest.difference(prefix, marks, contents=False) if marks else None
+    return None
 
 
 def _named(path: str) -> Checkpoint:
@@ -109,7 +141,7 @@ def _named(path: str) -> Checkpoint:
             f"{path} is the list of the checkpoints in its folder, not a checkpoint; give the folder, "
             f"{folder or '.'}, for its newest, or a prefix such as {os.path.join(folder, BASENAME)}-100"
         )
-    prefix = _DATA.sub("", re.sub(r"\.(index|meta)$", "", path))
+    prefix = prefix_of(path)
     missing = missing_files(prefix)
     if missing:
         hint = "give a prefix such as model.ckpt-100, one of its files, or a folder"
@@ -119,13 +151,23 @@ def _named(path: str) -> Checkpoint:
     return _checkpoint(prefix)
 
 
+def prefixes_in(folder: str) -> List[str]:
+    """The prefixes of all checkpoints in `folder`, whole or not, but for those set aside."""
+    names = [name for name in _listdir(folder) if name.endswith(".index")]
+    known = [name for name in names if not name.startswith((_TEMPORARY, SET_ASIDE))]
+    return [os.path.join(folder, prefix_of(name)) for name in known]
+
+
+def step_of(prefix: str) -> int:
+    """The step in the name of a checkpoint; -1 if there is none."""
+    step = _STEP.search(prefix)
+    return int(step.group(1)) if step else -1
+
+
 def _in_folder(folder: str, own: bool, warn: bool = True) -> List[Checkpoint]:
     found = []
-    for name in _listdir(folder):
-        if not name.endswith(".index") or name.startswith((_TEMPORARY, SET_ASIDE)):
-            continue
-        prefix = os.path.join(folder, name[: -len(".index")])
-        if own and not re.match(re.escape(BASENAME) + r"-\d+\.index$", name):
+    for prefix in prefixes_in(folder):
+        if own and not re.match(re.escape(BASENAME) + r"-\d+$", os.path.basename(prefix)):
             continue
         missing = missing_files(prefix)
         if missing and warn:
@@ -138,8 +180,7 @@ def _in_folder(folder: str, own: bool, warn: bool = True) -> List[Checkpoint]:
 
 
 def _checkpoint(prefix: str) -> Checkpoint:
-    step = _STEP.search(prefix)
-    return Checkpoint(prefix, int(step.group(1)) if step else -1, os.path.getmtime(prefix + ".index"))
+    return Checkpoint(prefix, step_of(prefix), os.path.getmtime(prefix + ".index"))
 
 
 def _listdir(folder: str) -> List[str]:
@@ -155,6 +196,8 @@ def _listdir(folder: str) -> List[str]:
 def publishing(path: str) -> Iterator[str]:
     """A temporary prefix to write a checkpoint of one data file to; after the body it is at `path`.
 
+    A manifest that the body has put beside it comes along.
+
     If the process dies at any point, the checkpoint is either whole or does not exist, and others are
     untouched.
     """
@@ -163,16 +206,21 @@ def publishing(path: str) -> Iterator[str]:
     _remove_leftovers(folder)
     temporary = os.path.join(folder, f"{_TEMPORARY}-{name}")
     yield temporary
-    data = ".data-00000-of-00001"
-    files.sync_file(temporary + data)
-    files.sync_file(temporary + ".index")
+    index, data = ENDINGS
+    endings = [data, index]  # in the order of publishing
+    if os.path.exists(temporary + manifest.ENDING):
+        endings.insert(1, manifest.ENDING)
+    for ending in endings:
+        files.sync_file(temporary + ending)
     # Where the same step is saved again, the old index must not meet the new data.
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(path + ".index")
-        files.sync_folder(folder)
-    os.replace(temporary + data, path + data)
-    files.sync_folder(folder)
-    os.replace(temporary + ".index", path + ".index")
+    for ending in (index, manifest.ENDING):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path + ending)
+            files.sync_folder(folder)
+    for ending in endings:
+        if ending == index:
+            files.sync_folder(folder)
+        os.replace(temporary + ending, path + ending)
     files.sync_folder(folder)
 
 
@@ -192,7 +240,7 @@ def write_state(folder: str, keep: int) -> None:
 def delete(prefix: str) -> None:
     """Deletes a checkpoint, its index first: what remains if this is cut short is none."""
     folder, name = os.path.split(prefix)
-    for file in [name + ".index", *_data_files(folder, name)]:
+    for file in [name + ".index", name + manifest.ENDING, *_data_files(folder, name)]:
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, file))
 
@@ -205,10 +253,10 @@ def _remove_leftovers(folder: str) -> None:
     """Removes what saves and deletions that were killed half-way left in `folder`."""
     names = _listdir(folder)
     for name in names:
+        prefix = prefix_of(name)
         orphan = (
-            name.startswith(BASENAME + "-")
-            and _DATA.search(name)
-            and _DATA.sub("", name) + ".index" not in names
-        )
+            name.startswith(BASENAME + "-") and prefix + ".index" not in names
+            and (_DATA.search(name) or name == prefix + manifest.ENDING)
+        )  # fmt: skip
         if orphan or name.startswith(_TEMPORARY):
             os.remove(os.path.join(folder, name))

@@ -33,12 +33,12 @@ def load_model(path: str, for_training: bool = False) -> Model:
 
     Args:
         path: run folder, or one checkpoint in it (`run/model.ckpt-100`). The network's settings come from
-            the run.json there.
+            its manifest, or the run.json there.
         for_training: whether batch normalisation follows Keras' learning phase, as `fit` needs. Building
             takes twice as long then.
 
     Raises:
-        UsageError: there is no checkpoint or no run.json, or the two do not belong together.
+        UsageError: no checkpoint there, nothing that tells its network, or the two do not fit.
         RunError: the checkpoint is damaged.
     """
     path = os.path.expanduser(path)
@@ -61,14 +61,14 @@ def stored_network(checkpoint: str) -> Config:
     """The configuration that `checkpoint` was trained with.
 
     Raises:
-        UsageError: no run.json stands beside it, or it cannot be read.
+        UsageError: neither a manifest nor a run.json stands beside it, or it cannot be read.
     """
     config = run_folder.stored_config(checkpoint)
     if config is None:
         folder = run_folder.folder_of(checkpoint)
         raise UsageError(
-            f"{folder} holds no {run_folder.RUN_JSON}, which tells the network of {checkpoint}; copy that of "
-            "its run there"
+            f"{folder} holds neither a manifest nor a {run_folder.RUN_JSON}, which tell the network of "
+            f"{checkpoint}; copy that of its run there"
         )
     return config
 

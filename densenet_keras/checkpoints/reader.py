@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.python import pywrap_tensorflow
 
 from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import manifest
 from densenet_keras.errors import RunError, UsageError
 
 # TensorFlow looks for a checkpoint by pattern (Env::GetMatchingPaths), so that these in the name of a
@@ -60,6 +61,7 @@ def reading(path: str) -> Iterator[Reader]:
             fails, too many open files.
     """
     try:
+        _check_manifest(path, contents=False)
         _check_index(path)
         with _plain_path(path) as plain:
             yield pywrap_tensorflow.NewCheckpointReader(plain)
@@ -77,12 +79,16 @@ def reading(path: str) -> Iterator[Reader]:
 def check_every_byte(path: str) -> Optional[int]:
     """Reads all of checkpoint `path`, its checksums compared; raises as `reading` does.
 
+    They are those of its manifest, or TensorFlow's own where it has none.
+
     Returns:
         The global step in it; None if it holds none.
     """
     step = None
     with reading(path) as reader:
-        for name in reader.get_variable_to_shape_map():
+        has_manifest = _check_manifest(path, contents=True)
+        names = reader.get_variable_to_shape_map()
+        for name in {GLOBAL_STEP} & set(names) if has_manifest else names:
             value = reader.get_tensor(name)
             if name == GLOBAL_STEP:
                 step = int(value)
@@ -137,7 +143,18 @@ def _blames_the_bytes(error: Exception) -> bool:
 
 
 class _WrongBytes(Exception):
-    """What `_check_index` found."""
+    """What `_check_index` or `_check_manifest` found."""
+
+
+def _check_manifest(path: str, contents: bool) -> bool:
+    """Compares the files with the manifest; whether there is one."""
+    found = manifest.readable(path)
+    if found is None:
+        return False
+    wrong = manifest.difference(path, found, contents)
+    if wrong:
+        raise _WrongBytes(f"{wrong}; if that was meant, delete {path}{manifest.ENDING}")
+    return True
 
 
 def _check_index(path: str) -> None:

@@ -1,13 +1,14 @@
-"""The run.json of a run folder: what the run was configured with. No TensorFlow."""
+"""What a run was configured with: its run.json, and the manifests of its checkpoints. No TensorFlow."""
 
 from __future__ import annotations
 
 import json
 import os
-from typing import Optional
+from typing import Any, Optional
 
 from densenet_keras import files
 from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import manifest
 from densenet_keras.errors import UsageError
 from densenet_keras.settings import config
 from densenet_keras.settings.config import EVALUATE, TRAINING, Config, ModelConfig
@@ -25,12 +26,24 @@ def folder_of(path: str) -> str:
 
 
 def stored_config(path: str) -> Optional[Config]:
-    """The run.json beside the checkpoints that `path` names; None if there is none.
+    """The settings of the run whose folder or checkpoint `path` is; None if nothing tells them.
+
+    Those of a checkpoint stand in its manifest, or, where it has none, in the run.json beside it; those of a
+    folder in its run.json, or, where it has none, in the manifest of its newest checkpoint.
 
     Raises:
-        UsageError: it cannot be read or belongs to another version.
+        UsageError: they cannot be read or belong to another version.
     """
     file = os.path.join(folder_of(path), RUN_JSON)
+    if os.path.isdir(path):
+        stored = _of_file(file)
+        if stored is None and checkpoint_files.holds_checkpoints(path):
+            return _of_manifest(checkpoint_files.resolve(path))
+        return stored
+    return _of_manifest(checkpoint_files.prefix_of(path)) or _of_file(file)
+
+
+def _of_file(file: str) -> Optional[Config]:
     if not os.path.lexists(file):
         return None
     stored = config.load(file)
@@ -41,8 +54,33 @@ def stored_config(path: str) -> Optional[Config]:
     return stored
 
 
+def _of_manifest(prefix: str) -> Optional[Config]:
+    values = of_checkpoint(prefix, "configuration")
+    if not isinstance(values, dict):
+        return None
+    try:
+        return Config.from_json(values)
+    except UsageError as error:
+        raise UsageError(f"{prefix}{manifest.ENDING}: {error}") from error
+
+
+def of_checkpoint(prefix: str, name: str) -> Any:
+    """What the manifest of checkpoint `prefix` says under `name`; None if nothing.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        found = manifest.readable(prefix)
+    except OSError as error:
+        raise UsageError(f"{prefix}{manifest.ENDING} cannot be read: {error.strerror}") from error
+    return found.get(name) if found else None
+
+
 def stored_network(path: str) -> Optional[ModelConfig]:
-    """The network of the weights in `path`, by the run.json or network.json beside them; None if neither is.
+    """The network of the weights in `path`, by their manifest or the run.json or network.json beside them.
+
+    None if none of them is there.
 
     Raises:
         UsageError: it cannot be read or belongs to another version.

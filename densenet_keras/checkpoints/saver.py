@@ -1,20 +1,21 @@
 """TensorFlow V2 checkpoints, whole or absent: written by one rank, read and restored by all.
 
 The files are those of tf.train.Saver: `model.ckpt-STEP.index`, `model.ckpt-STEP.data-00000-of-00001`
-and the state file `checkpoint`. A checkpoint exists from the moment its index file has its name.
+and the state file `checkpoint`; beside them a manifest. A checkpoint exists from the moment its index file
+has its name.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
 
 from densenet_keras.checkpoints import files as checkpoint_files
-from densenet_keras.checkpoints import reader
+from densenet_keras.checkpoints import manifest, reader
 from densenet_keras.checkpoints.files import Checkpoint, list_checkpoints, newest, resolve
 from densenet_keras.errors import RunError, UsageError
 
@@ -85,6 +86,7 @@ class Saver:
         log_dir: str,
         keep: int,
         optional: Sequence[str] = (),
+        about: Callable[[int], Mapping[str, Any]] = lambda step: {},
     ) -> None:
         """
         Args:
@@ -93,12 +95,14 @@ class Saver:
             log_dir: folder to save to.
             keep: newest checkpoints that stay; 0 keeps all.
             optional: names that a file to restore from may lack; they keep their values then.
+            about: what the manifest of a step's checkpoint says beside step, files and versions; see
+                `manifest.write`. Called on the primary.
         """
         if GLOBAL_STEP not in variables:
             raise ValueError(f"variables must hold {GLOBAL_STEP}")
         self._names = sorted(variables)
         self._log_dir, self._keep = log_dir, keep
-        self._optional = frozenset(optional)
+        self._optional, self._about = frozenset(optional), about
         ordered = [variables[name] for name in self._names]
         self._shapes = {name: tuple(variables[name].shape.as_list()) for name in self._names}
         with tf.name_scope("checkpoint"), tf.control_dependencies(None):
@@ -139,6 +143,7 @@ class Saver:
         try:
             with checkpoint_files.publishing(path) as temporary:
                 session.run(self._write, feed_dict={self._prefix: temporary, **feed})
+                manifest.write(temporary, checkpoint_files.ENDINGS, self._described(path, step))
             checkpoint_files.write_state(self._log_dir, self._keep)
         except (OSError, tf.errors.OpError) as error:
             raise RunError(
@@ -224,6 +229,10 @@ class Saver:
         All variables must be initialised; names and shapes are the caller's care.
         """
         self._fill(session, values)
+
+    def _described(self, path: str, step: int) -> Dict[str, Any]:
+        name, versions = os.path.basename(path), {"tensorflow": tf.__version__}
+        return {"checkpoint": name, "step": step, **self._about(step), "versions": versions}
 
     def _check_state(self, values: Sequence[np.ndarray], step: int) -> None:
         for name, value in zip(self._names, values):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from densenet_keras import backends, files
 from densenet_keras.backends.base import Backend
-from densenet_keras.checkpoints import reader, saver
+from densenet_keras.checkpoints import reader, run_folder, saver
 from densenet_keras.commands.train import initialisers
 from densenet_keras.data import classes
 from densenet_keras.data.inputs import Inputs
@@ -162,7 +162,10 @@ def build_evaluation(
 
 
 def _epoch_of(path: str, step: int) -> Optional[float]:
-    """Epochs that the run which wrote checkpoint `path` had trained, by the plan beside it."""
+    """Epochs that checkpoint `path` was trained for, by its manifest or the plan beside it."""
+    epoch = run_folder.of_checkpoint(path, "epoch")
+    if isinstance(epoch, float):
+        return epoch
     plan_path = os.path.join(os.path.dirname(path), PLAN_FILE)
     unreadable = contextlib.suppress(OSError, ValueError, RecursionError, TypeError)
     with unreadable, open(plan_path, encoding="utf-8") as file:

@@ -194,10 +194,7 @@ def _class_names(settings: Settings, source: Source, config: Config, found: Matc
     if f"{CLASSIFIER}bias" in found.missing:
         return None
     if source.layout is OWN_LAYOUT:
-        beside = os.path.join(run_folder.folder_of(source.path), classes.LABELS_FILE)
-        if not os.path.exists(beside):
-            return None
-        return list(classes.find(os.path.dirname(beside), offset).names or ()) or None
+        return list(classes.of_checkpoint(source.path, offset) or ()) or None
     published = count in (imagenet_names.CLASSES, imagenet_names.CLASSES + 1)
     return list(imagenet_names.class_names(count)) if published else None
 

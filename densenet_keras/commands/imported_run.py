@@ -46,7 +46,8 @@ def write(
         model = build_densenet(config.model, seed=config.data.seed)
         global_step = tf.compat.v1.train.get_or_create_global_step()
         variables = {variable.op.name: variable for variable in [*model.weights, global_step]}
-        writer = saver.Saver(variables, log_dir, keep=0)
+        about = {"epoch": 0.0, "configuration": config.to_json(), "class_names": names}
+        writer = saver.Saver(variables, log_dir, keep=0, about=lambda step: about)
         initialise = initialisers()
     run_folder.write_configuration(config)
     files.write_json(os.path.join(log_dir, REPORT), report)

@@ -40,6 +40,7 @@ TOOLS: Dict[str, programs.Tool] = {
     "export": programs.Tool(
         "commands.export", "a trained network as SavedModel, ONNX, TFLite, h5 and others"
     ),
+    "verify": programs.Tool("commands.verify", "which checkpoints of a run are whole"),
     "completion": programs.Tool("commands.completion", "a script for the tab key of bash or zsh"),
     **backends.tools(),
 }
@@ -285,7 +286,7 @@ def _inherit(config: Config, given: Dict[str, Any]) -> Config:
         stored: Optional[Config] = config.replace(**foreign.network_of(source, there))
         teller = "say its arrays"
     else:
-        stored, teller = run_folder.stored_config(path), "says the run.json beside it"
+        stored, teller = run_folder.stored_config(path), "says its run"
     if stored is None:
         return config
     for name in fixed:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import shlex
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import tensorflow as tf
 
@@ -188,10 +188,26 @@ def build_training(
             config.run.log_dir,
             config.run.keep_checkpoint_max,
             optional=[variable.op.name for variable in backend.optional_variables],
+            about=_describing(config, plan, inputs),
         ),
         synchronise=backend.broadcast(variables),
         initialise=initialisers(),
     )
+
+
+def _describing(config: Config, plan: RunPlan, inputs: Inputs) -> Callable[[int], Dict[str, Any]]:
+    """What the manifest of the checkpoint of a step says beside its files."""
+
+    def about(step: int) -> Dict[str, Any]:
+        return {
+            "epoch": plan.epoch(step),
+            "data": {"next_image": step * plan.global_batch},
+            "configuration": config.to_json(),
+            "plan": dataclasses.asdict(plan),
+            "class_names": inputs.class_names(),
+        }
+
+    return about
 
 
 def initialisers() -> List[tf.Operation]:

@@ -17,6 +17,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from densenet_keras import files
+from densenet_keras.checkpoints import run_folder
 from densenet_keras.data import tfrecord
 from densenet_keras.data.record_reader import RecordReader
 from densenet_keras.data.records import BadRecord, Split
@@ -78,14 +79,19 @@ def find(data_dir: str, label_offset: int, splits: Sequence[Split] = ()) -> Clas
     return Classes(count, tuple(name for name in names if name is not None) if None not in names else None)
 
 
-def of_run(folder: str, label_offset: int) -> Optional[Tuple[str, ...]]:
-    """What the classes of the network in a run folder are called; None where nobody said.
+def of_checkpoint(path: str, label_offset: int) -> Optional[Tuple[str, ...]]:
+    """What the classes of the network in checkpoint `path` are called; None where nobody said.
+
+    The labels.txt of its run folder says it, or its manifest.
 
     Raises:
-        UsageError: its labels.txt cannot be used.
+        UsageError: the labels.txt cannot be used.
     """
-    known = os.path.exists(os.path.join(folder, LABELS_FILE))
-    return find(folder, label_offset).names if known else None
+    folder = os.path.dirname(path) or "."
+    if os.path.exists(os.path.join(folder, LABELS_FILE)):
+        return find(folder, label_offset).names
+    names = run_folder.of_checkpoint(path, "class_names")
+    return tuple(names) if names else None
 
 
 def write(folder: str, names: Optional[Sequence[str]], label_offset: int) -> None:

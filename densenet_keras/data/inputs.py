@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Iterator, Optional, Tuple
 
 import tensorflow as tf
@@ -53,6 +54,7 @@ class Inputs:
         self.train_images = len(self._train) if self._train is not None else 0
         self.eval_images = len(self._validation) if self._validation is not None else 0
 
+    @functools.lru_cache(maxsize=None)  # noqa: B019 - one object in a process
     def class_names(self) -> Optional[Tuple[str, ...]]:
         """What the data calls the classes of the network; None if it does not, or has other classes."""
         splits = [split for split in (self._train, self._validation) if split is not None]

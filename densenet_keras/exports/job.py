@@ -75,8 +75,13 @@ def _subject(job: Job, config: Config) -> Subject:
 
 
 def class_names(checkpoint: str, config: Config) -> Optional[Tuple[str, ...]]:
-    """The names of the classes, from the labels.txt of the run, or of its data."""
-    for folder in (run_folder.folder_of(checkpoint), config.data.data_dir):
+    """The names of the classes, from the run's labels.txt, its manifest, or the data's labels.txt."""
+    beside = run_folder.folder_of(checkpoint)
+    recorded = run_folder.of_checkpoint(checkpoint, "class_names")
+    if recorded and not os.path.isfile(os.path.join(beside, classes.LABELS_FILE)):
+        print(f"class names from the manifest of {checkpoint}")
+        return tuple(recorded)
+    for folder in (beside, config.data.data_dir):
         path = os.path.join(folder, classes.LABELS_FILE)
         if not os.path.isfile(path):
             continue

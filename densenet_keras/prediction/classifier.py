@@ -41,7 +41,7 @@ class Classifier:
             threads: of the network and of decoding; 0: one for each core.
 
         Raises:
-            UsageError: no checkpoint there, or no run.json beside it.
+            UsageError: no checkpoint there, or nothing beside it that says what the network is.
         """
         count = threads or len(os.sched_getaffinity(0))
         config = network_config(path)

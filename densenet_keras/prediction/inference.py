@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from densenet_keras import backends
 from densenet_keras.backends.base import Backend
-from densenet_keras.checkpoints import run_folder, saver
+from densenet_keras.checkpoints import saver
 from densenet_keras.data import classes
 from densenet_keras.network.densenet import build_densenet
 from densenet_keras.prediction.answers import Answer, Guess
@@ -140,7 +140,7 @@ def opened(config: Config, topology: Topology, path: str) -> Iterator[Inference]
             session.run(initialise)
             restorer.restore(session, checkpoint)
             graph.finalize()
-            names = classes.of_run(run_folder.folder_of(path), config.data.label_offset)
+            names = classes.of_checkpoint(checkpoint, config.data.label_offset)
             yield Inference(config, names, session, nodes)
 
 

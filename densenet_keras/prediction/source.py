@@ -13,14 +13,14 @@ def network_config(path: str) -> Config:
     """The settings of the network in `path`, a run folder or a checkpoint, on one rank of this machine.
 
     Raises:
-        UsageError: there is no checkpoint, or no run.json beside it, which says what the network is.
+        UsageError: no checkpoint is there, or nothing beside it says what the network is.
     """
     checkpoint_files.resolve(path)
     stored = run_folder.stored_config(path)
     if stored is None:
         raise UsageError(
-            f"{path}: no run.json beside it, so nobody knows its network; give the run folder, or bring "
-            "weights of other programs into one with python -m densenet_keras import"
+            f"{path}: no manifest or run.json beside it, so its network is not known; give the run folder, "
+            "or bring weights of other programs into one with python -m densenet_keras import"
         )
     return stored.replace(
         command=PREDICT,

@@ -40,7 +40,9 @@ def write_run(folder, step=7, seed=0, **settings):
         tf.keras.backend.set_learning_phase(0)
         model = build_densenet(config.model)
         global_step = tf.compat.v1.train.get_or_create_global_step()
-        saver = Saver({v.op.name: v for v in [*model.weights, global_step]}, str(folder), keep=0)
+        variables = {v.op.name: v for v in [*model.weights, global_step]}
+        about = {"configuration": config.to_json()}
+        saver = Saver(variables, str(folder), keep=0, about=lambda step: about)
         assign_arbitrary(session, model, seed)
         global_step.load(step, session)
         saver.save(session, step, is_primary=True)

@@ -18,7 +18,7 @@ import pytest
 from densenet_keras import schedule
 from densenet_keras.backends.ascend import loop_plan
 from densenet_keras.checkpoints import files as checkpoint_files
-from densenet_keras.checkpoints import run_folder
+from densenet_keras.checkpoints import manifest, run_folder
 from densenet_keras.commands import main as cli
 from densenet_keras.data import record_index
 from densenet_keras.launch import rank_logs, rendezvous
@@ -208,6 +208,7 @@ def test_files_that_a_run_writes_are_listed(path):
         run_folder.RUN_JSON, "evaluate.json", "plan.json", "metrics.jsonl", "rank_table.json",
         configuration.Config().run.log_name, checkpoint_files.STATE_FILE,
         f"{checkpoint_files.BASENAME}-5000.index", f"{checkpoint_files.BASENAME}-5000.data-00000-of-00001",
+        f"{checkpoint_files.BASENAME}-5000{manifest.ENDING}",
         f"{rank_logs.FOLDER}/rank_7.log", f"{rendezvous.FOLDER}/job/rank_1.json",
         f"{record_index.FOLDER}/train.npz", f"{record_index.FOLDER}/validation.npz",
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from typing import Callable, Optional
@@ -9,7 +10,7 @@ from typing import Callable, Optional
 import tensorflow as tf
 
 from densenet_keras.checkpoints import files as checkpoint_files
-from densenet_keras.checkpoints import run_folder
+from densenet_keras.checkpoints import manifest, run_folder
 from densenet_keras.data.classes import LABELS_FILE
 from densenet_keras.schedule import PLAN_FILE
 from densenet_keras.training.callbacks import metrics
@@ -73,8 +74,10 @@ def _copy(log_dir: str, step: int) -> None:
     folder = os.path.join(log_dir, FOLDER)
     name = f"{checkpoint_files.BASENAME}-{step}"
     with checkpoint_files.publishing(os.path.join(folder, name)) as temporary:
-        for ending in (".data-00000-of-00001", ".index"):
+        for ending in checkpoint_files.ENDINGS:
             shutil.copyfile(os.path.join(log_dir, name + ending), temporary + ending)
+        with contextlib.suppress(FileNotFoundError):  # an earlier version's has none
+            shutil.copyfile(os.path.join(log_dir, name + manifest.ENDING), temporary + manifest.ENDING)
     for explaining in (run_folder.RUN_JSON, PLAN_FILE, LABELS_FILE):
         source = os.path.join(log_dir, explaining)
         if os.path.exists(source):

@@ -125,8 +125,9 @@ def test_a_model_loaded_to_predict_is_not_fitted_with_frozen_statistics(run):
 
 def test_without_run_json_it_says_what_to_do(run, tmp_path):
     folder = write_run(tmp_path)
-    os.remove(os.path.join(folder, "run.json"))
-    with pytest.raises(UsageError, match=r"holds no run\.json.*copy that of its run"):
+    for name in ("run.json", "model.ckpt-7.manifest.json"):
+        os.remove(os.path.join(folder, name))
+    with pytest.raises(UsageError, match=r"holds neither a manifest nor a run\.json.*copy that of its run"):
         load_model(folder)
 
 
@@ -137,6 +138,7 @@ def test_an_empty_folder_is_named(tmp_path):
 
 def test_run_json_of_another_network_is_found_out(run, tmp_path):
     folder = write_run(tmp_path)
+    os.remove(os.path.join(folder, "model.ckpt-7.manifest.json"))  # which would take precedence
     path = os.path.join(folder, "run.json")
     with open(path, encoding="utf-8") as file:
         values = json.load(file)

@@ -9,10 +9,12 @@ import pytest
 import tensorflow as tf
 
 from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import manifest
 from densenet_keras.checkpoints import saver as checkpoint
 from densenet_keras.errors import RunError, UsageError
 from tests.support.paths import ROOT
 
+FILES = ("data-00000-of-00001", "index", "manifest.json")
 SHAPES = {"conv/kernel": (3, 3, 2, 4), "conv/bias": (4,), "linear/kernel": (4, 3), "linear/bias": (3,)}
 
 
@@ -120,10 +122,7 @@ def test_the_newest_are_kept_and_the_state_file_lists_them(tmp_path):
     assert (state.model_checkpoint_path, list(state.all_model_checkpoint_paths)) == (paths[1], paths)
     assert names_in(tmp_path) == [
         "checkpoint",
-        "model.ckpt-10.data-00000-of-00001",
-        "model.ckpt-10.index",
-        "model.ckpt-100.data-00000-of-00001",
-        "model.ckpt-100.index",
+        *(f"model.ckpt-{step}.{ending}" for step in (10, 100) for ending in FILES),
     ]
 
 
@@ -144,12 +143,13 @@ def test_saving_a_step_again_replaces_it(tmp_path):
 
 
 def test_a_save_removes_what_killed_saves_left(tmp_path):
-    for name in ("saving.tmp-model.ckpt-4.index", "saving.tmp", "model.ckpt-4.data-00000-of-00001"):
+    of_killed = ("saving.tmp-model.ckpt-4.index", "saving.tmp", *(f"model.ckpt-4.{FILES[n]}" for n in (0, 2)))
+    for name in of_killed:
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / "notes.txt").write_bytes(b"mine")
     Net(tmp_path).save(5)
     left = set(names_in(tmp_path))
-    assert left == {"checkpoint", "notes.txt", "model.ckpt-5.index", "model.ckpt-5.data-00000-of-00001"}
+    assert left == {"checkpoint", "notes.txt", *(f"model.ckpt-5.{ending}" for ending in FILES)}
 
 
 def test_an_incomplete_checkpoint_is_passed_over(tmp_path, caplog):
@@ -172,7 +172,7 @@ def test_a_missing_shard_of_several_makes_a_checkpoint_incomplete(tmp_path):
         checkpoint.resolve(str(tmp_path / "model.ckpt-4"))
 
 
-@pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001"])
+@pytest.mark.parametrize("suffix", ["", *(f".{ending}" for ending in FILES)])
 def test_a_checkpoint_is_named_by_prefix_or_file(tmp_path, suffix):
     path = Net(tmp_path).save(5)
     assert checkpoint.resolve(path + suffix) == path
@@ -227,7 +227,7 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_is_undamaged(tmp_path, pa
     net.save(5)
     assert checkpoint.newest(str(tmp_path)) == (older, 5), "a damaged one does not count as the one to keep"
     aside = sorted(name for name in names_in(tmp_path) if name.startswith("damaged-"))
-    assert aside == [f"damaged-model.ckpt-6.{suffix}" for suffix in ("data-00000-of-00001", "index")]
+    assert aside == [f"damaged-model.ckpt-6.{suffix}" for suffix in FILES]
 
 
 def test_a_run_does_not_start_afresh_over_damaged_checkpoints(tmp_path):
@@ -405,6 +405,7 @@ def test_every_interruption_of_publishing_leaves_a_whole_checkpoint(tmp_path, mo
             assert again
         else:
             net.saver.restore(net.session, found[0])
+            assert manifest.read(found[0])["step"] == found[1], "no checkpoint without its manifest"
         if finished:
             assert found[1] == 2
             return
