@@ -1,14 +1,19 @@
-"""How wide the terminal is that a stream ends at, and progress bars that keep to it."""
+"""How wide the terminal is that a stream ends at, progress bars that keep to it, and signs of life."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Callable, Dict, Mapping, Optional
+import threading
+import time
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, TextIO
 
 from tqdm import tqdm
 
 DEVICE = "DENSENET_KERAS_TERMINAL_DEVICE"  # of the terminal at the other end of a rank's pipe
+
+_TICK_SECONDS = 1.0
+_LINE_SECONDS = 30.0
 
 
 def columns(stream: Any, environ: Mapping[str, str] = os.environ) -> Optional[int]:
@@ -72,3 +77,38 @@ class Bar(tqdm):
             last[0] = len(line)
 
         return draw
+
+
+@contextlib.contextmanager
+def compiling(what: str, bar: Optional[Bar], stream: TextIO) -> Iterator[None]:
+    """Shows while the body runs, for minutes on a device, that a graph is compiled and for how long already.
+
+    Args:
+        what: what the graph is for, such as "evaluation".
+        bar: says so in the place of its description; None for lines on `stream`, one each half minute.
+    """
+    started = time.monotonic()
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(_LINE_SECONDS if bar is None else _TICK_SECONDS):
+            if bar is not None:
+                bar.refresh()
+            else:
+                print(f"{what}: compiling for {time.monotonic() - started:.0f} s", file=stream, flush=True)
+
+    before = ""
+    if bar is None:
+        print(f"{what}: compiling, this may take minutes", file=stream, flush=True)
+    else:
+        before = bar.desc
+        bar.set_description(f"{what}: compiling")
+    ticker = threading.Thread(target=tick, name="compiling", daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticker.join()
+        if bar is not None:
+            bar.set_description_str(before, refresh=False)

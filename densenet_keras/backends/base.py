@@ -44,14 +44,25 @@ def go_on() -> bool:
     return False
 
 
+def _unannounced(what: str) -> ContextManager[None]:
+    return contextlib.nullcontext()
+
+
 class Backend(abc.ABC):
-    """One rank's accelerator and its link to the other ranks."""
+    """One rank's accelerator and its link to the other ranks.
+
+    Attributes:
+        compiles_graphs: whether the first run of a graph takes minutes.
+        compiling: entered for the first run of a graph, with what it is for; `run_steps` does so itself.
+    """
 
     name: str
+    compiles_graphs = False
 
     def __init__(self, config: Config, topology: Topology) -> None:
         self.config = config
         self.topology = topology
+        self.compiling: Callable[[str], ContextManager[None]] = _unannounced
 
     @abc.abstractmethod
     def placement(self) -> ContextManager[None]:

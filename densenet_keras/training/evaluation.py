@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
 import time
-from typing import NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +17,7 @@ from densenet_keras.errors import RunError
 from densenet_keras.network.densenet import build_densenet
 from densenet_keras.rank import Rank
 from densenet_keras.settings.config import Config
-from densenet_keras.terminal import Bar
+from densenet_keras.terminal import Bar, compiling
 from densenet_keras.training import steps
 from densenet_keras.training.agreement import HostSum
 
@@ -64,6 +66,7 @@ class Validation:
         self.host_sum = host_sum
         self._batches, self._images = inputs.eval_batches, inputs.eval_images
         self._timeout_seconds = float(config.device.first_step_timeout_seconds)
+        self._to_compile = backend.compiles_graphs
         self.iterator = tf.compat.v1.data.make_initializable_iterator(inputs.eval_dataset())
         images, labels, weights = self.iterator.get_next()
         network_input = steps.network_input(images, config.model)
@@ -100,7 +103,8 @@ class Validation:
         with bar, naming_bad_records(), rank.watchdog.phase("evaluating", self._timeout_seconds):
             agreement = _StopAgreement(self.host_sum, session, rank)
             for done in range(1, self._batches + 1):
-                batch = session.run(self.sums)
+                with self._announced(bar, rank):
+                    batch = session.run(self.sums)
                 counts += (batch.top1, batch.top5, batch.images)
                 loss += float(batch.loss)
                 rank.watchdog.beat()
@@ -122,6 +126,17 @@ class Validation:
             images=int(images),
             seconds=time.monotonic() - started,
         )
+
+    @contextlib.contextmanager
+    def _announced(self, bar: Bar, rank: Rank) -> Iterator[None]:
+        """Around each batch: a device compiles for the first one of all, which takes minutes."""
+        with contextlib.ExitStack() as stack:
+            if self._to_compile:
+                self._to_compile = False
+                if rank.topology.is_primary:
+                    stack.enter_context(compiling("evaluation", bar if rank.is_watched else None, sys.stderr))
+                stack.enter_context(rank.watchdog.phase("compiling the evaluation", self._timeout_seconds))
+            yield
 
 
 class _StopAgreement:

@@ -7,7 +7,7 @@ import functools
 import math
 import signal
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Set
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Sequence, Set
 
 import tensorflow as tf
 from tensorflow.python.keras.callbacks import CallbackList
@@ -60,7 +60,8 @@ def run(
     in Keras, because part of what it does needs every rank.
 
     A callback with a method `close()` has it called at the very end, in reverse order, whatever
-    happened before.
+    happened before. One with a method `compiling(what)` has its context entered while a device compiles a
+    graph of steps.
 
     Args:
         agree: sums one integer over all ranks; called by all of them after each chunk.
@@ -74,6 +75,8 @@ def run(
         hooks.set_model(work.model)
         work.model.stop_training = False
         chunks = _Chunks(work, rank, first_step_timeout_seconds)
+        announce = [callback.compiling for callback in callbacks if hasattr(callback, "compiling")]
+        work.backend.compiling = functools.partial(chunks.compiling, announce)
         return _train(work, hooks, chunks, rank, agree)
     except RuntimeError as error:
         if "Graph is finalized" not in str(error):
@@ -168,6 +171,17 @@ class _Chunks:
             data_wait_seconds=result.data_wait_seconds,
         )
         return StepLogs(scalars, progress, interrupted=done < count)
+
+    @contextlib.contextmanager
+    def compiling(
+        self, announce: Sequence[Callable[[str], ContextManager[None]]], what: str
+    ) -> Iterator[None]:
+        """Gives a compilation the time of a first step, and says that it is going on."""
+        with contextlib.ExitStack() as stack:
+            for show in announce:
+                stack.enter_context(show(what))
+            stack.enter_context(self._watchdog.phase(f"compiling the graph of {what}", self._timeout_seconds))
+            yield
 
 
 class _Pulse:

@@ -54,8 +54,9 @@ def runs(data_dir, table, tmp_path_factory):
     for name, epochs in (("whole", 2), ("continued", 1)):
         commands.run("train_keras.py", *cpu, *TINY, *shared, "--batch_size", 4, "--max_epochs", epochs,
                      "--log_dir", folder / name)  # fmt: skip
-    ascend("train_keras.py", table, *TINY, *shared, "--batch_size", 4, "--max_epochs", 2,
-           "--log_dir", folder / "continued", "--loss_scale", "dynamic")  # fmt: skip
+    said = ascend("train_keras.py", table, *TINY, *shared, "--batch_size", 4, "--max_epochs", 2,
+                  "--log_dir", folder / "continued", "--loss_scale", "dynamic")  # fmt: skip
+    (folder / "said").write_text(said)
     return folder
 
 
@@ -66,6 +67,12 @@ def test_a_run_begun_on_the_cpu_goes_on_where_it_was(runs):
     assert continued[-1]["learning_rate"] == pytest.approx(whole[-1]["learning_rate"])
     assert continued[-1]["loss"] == pytest.approx(whole[-1]["loss"], rel=0.02)
     assert continued[-1]["skipped_steps"] == 0
+
+
+def test_each_graph_that_is_compiled_is_announced(runs):
+    said = (runs / "said").read_text()
+    for what in ("first step", "evaluation"):
+        assert said.count(f"{what}: compiling, this may take minutes") == 1
 
 
 def test_npu_checkpoints_hold_the_cpus_variables_and_the_loss_scale(runs):

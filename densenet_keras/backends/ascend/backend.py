@@ -47,6 +47,7 @@ class AscendBackend(Backend):
     """
 
     name = "ascend"
+    compiles_graphs = True
 
     def __init__(self, config: Config, topology: Topology, parts: Optional[adapter.Adapter] = None) -> None:
         """
@@ -262,8 +263,10 @@ class AscendBackend(Backend):
         for op, runs, length in ((self._loop_op, loops, self._loop.length), (step.train_op, singles, 1)):
             for _ in range(runs):
                 started = time.monotonic()
-                _, *fetched = session.run(self._fetches(op, step))
-                if op not in self._compiled:
+                compiles = op not in self._compiled
+                with self._announced(length) if compiles else contextlib.nullcontext():
+                    _, *fetched = session.run(self._fetches(op, step))
+                if compiles:
                     self._compiled.add(op)
                     untimed_steps += length
                     untimed_seconds += time.monotonic() - started
@@ -272,6 +275,9 @@ class AscendBackend(Backend):
             self._log_line = self._overflow.report(values, self.topology.is_primary)
         metrics = {name: values[name] for name in step.metrics}
         return ChunkResult(metrics, float("nan"), untimed_steps, untimed_seconds)
+
+    def _announced(self, length: int) -> ContextManager[None]:
+        return self.compiling("single steps" if length == 1 else f"loops of {length} steps")
 
     def extra_metrics(self, metrics: Dict[str, float]) -> Dict[str, float]:
         """Skipped steps and the loss scale, with loss scaling."""

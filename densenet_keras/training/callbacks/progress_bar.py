@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
-import threading
 import time
-from typing import Dict, Optional, TextIO
+from typing import ContextManager, Dict, Optional, TextIO
 
 import tensorflow as tf
 from tqdm import tqdm
 
 from densenet_keras.schedule import RunPlan, StepLogs
-from densenet_keras.terminal import Bar
+from densenet_keras.terminal import Bar, compiling
 
 _LINE_SECONDS = 30.0
-_TICK_SECONDS = 1.0
 
 
 class ProgressBar(tf.keras.callbacks.Callback):
     """A bar over all steps with the time left, loss and speed; a line now and then off a terminal.
 
-    Until the first chunk ends, which may take minutes of compilation, a thread keeps the elapsed time
-    moving. The time left follows from the steps that were timed.
+    Until the first chunk ends, and while a graph is compiled later, which may take minutes, a thread keeps
+    the elapsed time moving. The time left follows from the steps that were timed.
     """
 
     def __init__(
@@ -47,20 +46,26 @@ class ProgressBar(tf.keras.callbacks.Callback):
                 bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
             )
             self._bar.measured_rate = 0.0
-        self._started = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
         self._steps_timed, self._seconds_timed = 0, 0.0
-        self._compiled = threading.Event()
-        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._begun = self._trained = False
+        self._first_chunk = contextlib.ExitStack()  # what shows that it is going on
+        self._graphs = 0  # compiled
 
     def on_train_batch_begin(self, batch: int, logs: Optional[Dict[str, int]] = None) -> None:
-        if self._ticker.ident is not None:
+        if self._begun:
             return
-        self._started = self._last_line = time.monotonic()
-        if self._bar is None:
-            self._print("first step: compiling, this may take minutes")
-        else:
-            self._bar.set_description("compiling")
-        self._ticker.start()
+        self._begun = True
+        self._last_line = time.monotonic()
+        self._first_chunk.enter_context(compiling("first step", self._bar, self._stream))
+
+    def compiling(self, what: str) -> ContextManager[None]:
+        """Shows while the body runs that a device compiles another graph; the first is shown already."""
+        self._graphs += 1
+        if self._graphs == 1:
+            return contextlib.nullcontext()
+        self._first_chunk.close()
+        return compiling(what, self._bar, self._stream)
 
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         progress = logs.progress
@@ -68,9 +73,9 @@ class ProgressBar(tf.keras.callbacks.Callback):
         if progress.timed_steps:  # the time left must not extrapolate compilation
             self._steps_timed += progress.timed_steps
             self._seconds_timed += progress.timed_seconds
-        if not self._compiled.is_set():
-            self._compiled.set()
-            self._ticker.join()
+        if not self._trained:
+            self._trained = True
+            self._first_chunk.close()
             if self._bar is not None:
                 self._bar.set_description("training", refresh=False)
                 self._show(self._bar, logs)
@@ -86,9 +91,7 @@ class ProgressBar(tf.keras.callbacks.Callback):
 
     def close(self) -> None:
         """Ends the bar and its thread."""
-        self._compiled.set()
-        if self._ticker.is_alive():
-            self._ticker.join()
+        self._first_chunk.close()
         if self._bar is not None:
             self._bar.close()
 
@@ -111,11 +114,3 @@ class ProgressBar(tf.keras.callbacks.Callback):
 
     def _print(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
-
-    def _tick(self) -> None:
-        """Shows that the first chunk is still running."""
-        while not self._compiled.wait(_TICK_SECONDS if self._bar is not None else _LINE_SECONDS):
-            if self._bar is not None:
-                self._bar.refresh()
-            else:
-                self._print(f"first step: compiling for {time.monotonic() - self._started:.0f} s")

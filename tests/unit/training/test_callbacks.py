@@ -273,7 +273,26 @@ class TestProgressBar:
             toy.run(plan, [bar], backend=ToyBackend(on_step=fail))
         # tqdm keeps one monitor thread of its own.
         assert threading.active_count() <= before + 1
-        assert not bar._ticker.is_alive()
+        assert "compiling" not in [thread.name for thread in threading.enumerate()]
+
+    def test_graphs_that_are_compiled_later_are_announced_as_the_first_one_is(self):
+        stream, plan, backend = io.StringIO(), toy.plan(3), ToyBackend()
+        watchdog = toy.Watchdog()
+
+        def compiling(step):
+            with backend.compiling({1: "loops of 2 steps", 2: "single steps"}.get(step, "another")):
+                return {}
+
+        backend.on_step = compiling
+        bar = ProgressBar(plan, 0, interactive=False, stream=stream)
+        toy.run(plan, [bar], backend=backend, watchdog=watchdog)
+        assert stream.getvalue().splitlines()[:3] == [
+            "first step: compiling, this may take minutes",
+            "single steps: compiling, this may take minutes",
+            "another: compiling, this may take minutes",
+        ]
+        phases = [what for what, seconds in watchdog.phases if seconds == 60.0]
+        assert "compiling the graph of single steps" in phases
 
 
 class TestCheckpointSaver:
