@@ -91,7 +91,9 @@ class Host(abc.ABC):
         """
         return {}
 
-    def describe_session(self, config: Config, plan: Optional[RunPlan]) -> List[str]:
+    def describe_session(
+        self, config: Config, plan: Optional[RunPlan], environ: Mapping[str, str]
+    ) -> List[str]:
         """Lines of a dry run about the options of the session; `plan` is None without training."""
         return []
 

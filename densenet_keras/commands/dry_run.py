@@ -6,6 +6,7 @@ build.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from typing import Any, Callable, List, Mapping, Tuple
@@ -27,8 +28,12 @@ def run(config: Config, environ: Mapping[str, str]) -> int:
         Exit code: 0, or 2 if a part of the plan would fail; every part is printed all the same.
     """
     host = backends.host(config)
+    plan = functools.partial(_plan, config)
     sections: List[Tuple[str, Callable[[], List[str]]]] = [
-        ("session options", lambda: host.describe_session(config, _plan(config) if config.trains else None)),
+        (
+            "session options",
+            lambda: host.describe_session(config, plan() if config.trains else None, environ),
+        ),
         ("environment of the ranks", lambda: _environments(config, environ)),
         ("steps", lambda: _steps(config)),
         ("graph and device memory", lambda: _graph(config)),

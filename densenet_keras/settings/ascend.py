@@ -39,7 +39,7 @@ class AscendConfig:
     dump_mode: str = flag("output", "which operator data to dump", choices=("input", "output", "all"))
     overflow_debug: str = flag("", "folder for data of operators that overflow", metavar="DIR")
     op_compiler_cache_dir: str = flag(
-        "", "folder that keeps compiled operators from run to run", metavar="DIR"
+        "", "folder that keeps compiled operators from run to run; default: ~/atc_data", metavar="DIR"
     )
     graph_memory_max_size: str = flag(
         "", "bytes for feature maps, such as 26*1024*1024*1024", metavar="BYTES"

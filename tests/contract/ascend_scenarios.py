@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 
 import numpy as np
 import tensorflow as tf
@@ -34,6 +35,9 @@ def train(topology, settings, overflow_on_rank=None, overflow_at="", stop_after=
         error = f"{type(caught).__name__}: {caught}"
     import simulated_npu
 
+    compiled = [
+        str(path) for path in pathlib.Path().rglob("kernel_meta/*") if path.read_text() == str(os.getpid())
+    ]
     history = [[_plain(part) for part in event] for event in simulated_npu.history]
     return {
         **results,
@@ -42,6 +46,8 @@ def train(topology, settings, overflow_on_rank=None, overflow_at="", stop_after=
         "notes": json.dumps(backend.notes()),
         "log_line": json.dumps(backend.extra_metrics({})),
         "optional": sorted(v.op.name for v in backend.optional_variables),
+        "run_folder": os.path.abspath(config.run.log_dir),
+        "compiled": json.dumps(compiled),
         "split": json.dumps(simulated_npu.split_strategy),
     }
 

@@ -48,7 +48,7 @@ def ascend(config, topology):
 
 
 def _ascend_rank(rank: int, size: int, directory: str) -> Dict[str, str]:
-    own = {"PYTHONPATH": ASCEND + os.pathsep + ROOT}
+    own = {"PYTHONPATH": ASCEND + os.pathsep + ROOT, "HOME": directory}
     if size == 1:
         return own
     table = str(pathlib.Path(directory) / "rank_table.json")

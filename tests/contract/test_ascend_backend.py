@@ -78,7 +78,17 @@ def test_the_session_carries_every_option_in_its_field():
         "graph_run_mode": 1,
         "precision_mode": "allow_mix_precision",
         "hcom_parallel": True,
+        "op_compiler_cache_mode": "enable",
+        "debug_dir": str(rank["run_folder"]) + "/rank_logs/npu_0",
     }]  # fmt: skip
+
+
+def test_each_rank_compiles_in_a_folder_of_its_own():
+    ranks = trained(2)
+    for number, rank in enumerate(ranks):
+        files = json.loads(str(rank["compiled"]))
+        assert files
+        assert all(path.startswith(f"model_1p/rank_logs/npu_{number}/kernel_meta/") for path in files)
 
 
 def test_the_session_switches_off_what_the_device_cannot_run():

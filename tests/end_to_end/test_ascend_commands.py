@@ -40,7 +40,8 @@ def ascend(script, table, *arguments, **more):
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
         return commands.run(
             script, "--backend", "ascend", "--rank_size", RANKS, "--rank_table", table, *arguments,
-            PYTHONPATH=path, SIMULATED_NPU_ADDRESSES=addresses, **more,
+            cwd=str(table.parent), HOME=str(table.parent), PYTHONPATH=path,
+            SIMULATED_NPU_ADDRESSES=addresses, **more,
         )  # fmt: skip
 
 
@@ -55,7 +56,8 @@ def runs(data_dir, table, tmp_path_factory):
         commands.run("train_keras.py", *cpu, *TINY, *shared, "--batch_size", 4, "--max_epochs", epochs,
                      "--log_dir", folder / name)  # fmt: skip
     said = ascend("train_keras.py", table, *TINY, *shared, "--batch_size", 4, "--max_epochs", 2,
-                  "--log_dir", folder / "continued", "--loss_scale", "dynamic")  # fmt: skip
+                  "--log_dir", folder / "continued", "--loss_scale", "dynamic",
+                  SIMULATED_NPU_GENERATION="newer")  # fmt: skip
     (folder / "said").write_text(said)
     return folder
 
@@ -80,6 +82,19 @@ def test_npu_checkpoints_hold_the_cpus_variables_and_the_loss_scale(runs):
     continued = commands.variables(runs / "continued" / "model.ckpt-12")
     assert set(continued) - set(whole) == {"loss_scale", "good_steps", "bad_steps"}
     assert not set(whole) - set(continued)
+
+
+def test_two_ranks_leave_the_compilers_files_in_two_folders(runs, table):
+    folders = [runs / "continued" / "rank_logs" / f"npu_{rank}" for rank in range(RANKS)]
+    processes = [{file.read_text() for file in folder.glob("kernel_meta/*")} for folder in folders]
+    assert [len(own) for own in processes] == [1, 1]
+    assert processes[0] != processes[1]
+    for folder, (process,) in zip(folders, processes):
+        assert [path.parent.name for path in folder.glob("FE/*/fusion_result.json")] == [process]
+    # The cache of compiled operators is common to all, and where the next start looks for it.
+    cached = (table.parent / "atc_data" / "te_conv2d_1.o").read_text().split()
+    assert {*processes[0], *processes[1]} <= {*cached}
+    assert not (table.parent / "kernel_meta").exists()
 
 
 def test_both_backends_evaluate_an_npu_checkpoint_alike(runs, data_dir, table, tmp_path):
@@ -129,7 +144,7 @@ def test_a_record_that_went_bad_is_named_though_the_device_does_not_say_it(gener
     output = commands.run(
         "train_keras.py", "--backend", "ascend", "--rank_size", 1, *TINY, "--data_dir", data_dir,
         "--batch_size", 2, "--log_dir", tmp_path / "run", "--max_train_steps", 8, "--mode", "train", code=1,
-        PYTHONPATH=ASCEND, SIMULATED_NPU_GENERATION=generation,
+        cwd=str(tmp_path), HOME=str(tmp_path), PYTHONPATH=ASCEND, SIMULATED_NPU_GENERATION=generation,
     )  # fmt: skip
     assert "the input failed: " in output
     assert "train-00000-of-00002" in output.rpartition("the input failed: ")[2]

@@ -14,7 +14,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional
 
 import tensorflow as tf
 
-from densenet_keras.backends.ascend import adapter, graph_check, loop_plan
+from densenet_keras.backends.ascend import adapter, graph_check, loop_plan, work_folder
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.backends.ascend import session as npu_session
@@ -62,6 +62,7 @@ class AscendBackend(Backend):
         npu_flags.validate(config)
         if parts is None:
             npu_session.check_environment(os.environ, topology)
+            work_folder.make(config, topology.rank, os.environ)
             # The adapter would look for the pod, not for RANK_ID, in a table that only numbers ranks.
             os.environ.pop("POD_NAME", None)
         self._adapter = parts or adapter.load()
@@ -101,7 +102,7 @@ class AscendBackend(Backend):
 
     def session_config(self) -> tf.compat.v1.ConfigProto:
         """The configuration of this rank's session; creates the folders it names."""
-        options = npu_options.session_options(self.config, self.topology.rank, self._loop.length)
+        options = npu_options.session_options(self.config, self.topology.rank, self._loop.length, os.environ)
         npu_options.make_folders(options)
         if not self._adapter.is_newer:
             for key in options:

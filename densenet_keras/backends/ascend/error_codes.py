@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from densenet_keras.backends.host import CONSEQUENCES, ENVIRONMENT, GRAPH, RESOURCES, failure
 
-PLOG = "The host's own logs are in $HOME/ascend/log (older releases: /var/log/npu/slog)"
+PLOG = (
+    "The host's own logs are in rank_logs/npu_R/log of --log_dir, with older adapters in $HOME/ascend/log "
+    "(still older: /var/log/npu/slog)"
+)
 _OTHER_RANKS = "See first which rank's log in rank_logs/ of --log_dir ends first, and why"
 
 CODES = (

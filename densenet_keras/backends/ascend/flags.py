@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import List, NamedTuple, Optional
 
-from densenet_keras.backends.ascend import adapter
+from densenet_keras.backends.ascend import adapter, work_folder
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
@@ -106,6 +106,11 @@ def notes(config: Config) -> List[str]:
         texts.append("convolutions have no float32 on the 910: must_keep_origin_dtype will not compile")
     if flags.gradient_split and config.device.rank_size == 1:
         texts.append("--gradient_split changes nothing with one rank")
+    if not work_folder.own_folder(config, 0):
+        texts.append(
+            f"the compiler of every rank leaves its files in the current folder: it takes no path such as "
+            f"that of --log_dir {config.run.log_dir}; letters, digits, _, - and . would do"
+        )
     records = flags.profiling or flags.dump or flags.overflow_debug
     loop = config.run.iterations_per_loop
     if config.trains and records and (not loop or loop > 10):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
 
 from densenet_keras.backends.ascend import adapter, failures, loop_plan, rank_environment
@@ -56,13 +57,17 @@ class AscendHost(Host):
         """See `Host.complete_environment`."""
         return rank_environment.complete_environment(config, environ)
 
-    def describe_session(self, config: Config, plan: Optional[RunPlan]) -> List[str]:
+    def describe_session(
+        self, config: Config, plan: Optional[RunPlan], environ: Mapping[str, str]
+    ) -> List[str]:
         """Every session option, the loss scale and the gradient split."""
         npu_flags.validate(config)
         length = loop_plan.choose(plan, 0).length if plan is not None else 1
-        options = npu_options.session_options(config, 0, length)
+        options = npu_options.session_options(config, 0, length, environ)
         lines = [f"{key} ({field}) = {value}" for key, (field, value) in options.items()]
-        if config.device.rank_size > 1 and any("rank_0" in str(value) for _, value in options.values()):
+        if config.device.rank_size > 1 and any(
+            re.search("(rank|npu)_0", str(value)) for _, value in options.values()
+        ):
             lines.append("folders of the other ranks end in their own number")
         split = npu_flags.gradient_split(config)
         scale = npu_flags.loss_scale(config)

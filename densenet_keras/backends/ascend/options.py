@@ -11,9 +11,9 @@ import json
 import os
 import re
 from collections import OrderedDict
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
-from densenet_keras.backends.ascend import adapter
+from densenet_keras.backends.ascend import adapter, work_folder
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
 
@@ -27,11 +27,14 @@ _DEFAULT_VARIABLE_BYTES = 5 * 1024**3
 _MOST_DUMP_PIECES = 100
 
 
-def session_options(config: Config, rank: int, iterations_per_loop: int = 1) -> Options:
+def session_options(
+    config: Config, rank: int, iterations_per_loop: int = 1, environ: Optional[Mapping[str, str]] = None
+) -> Options:
     """Key to (field, value) of everything the session of `rank` is configured with, in a fixed order.
 
     Args:
         iterations_per_loop: iterations that the device runs by itself.
+        environ: of the rank; it may say where the compiler's files go.
 
     Raises:
         UsageError: a flag, or an --npu_option, is wrong or contradicts another.
@@ -49,14 +52,17 @@ def session_options(config: Config, rank: int, iterations_per_loop: int = 1) -> 
     for key in adapter.PLAIN_FLAGS_IF_GIVEN:
         if getattr(flags, key):
             options[key] = ("s", getattr(flags, key))
-    if flags.op_compiler_cache_dir:
-        options["op_compiler_cache_mode"] = ("s", "enable")
+    # Off by default in the older adapter. Ranks of a server share the cache, and so do later runs.
+    options["op_compiler_cache_mode"] = ("s", "enable")
     _add_profiling(options, config, rank)
     _add_dump(options, config, rank)
     _add_further(options, config)
     _check_mixlist(options)
     _check_memory(options)
     _check_paths(options)
+    folder = work_folder.chosen(config, rank, environ or {})
+    if folder and work_folder.OPTION not in options:
+        options[work_folder.OPTION] = ("s", folder)
     return options
 
 

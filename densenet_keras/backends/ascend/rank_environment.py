@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from densenet_keras.backends.ascend import work_folder
 from densenet_keras.backends.ascend.job_table import job_table, named_server, this_server, written_path
 from densenet_keras.backends.ascend.machine import Machine
 from densenet_keras.backends.ascend.rank_table_rules import Device, Server
@@ -196,6 +197,7 @@ def _rank_values(config: Config, rank: int, size: int, device: Device, machine: 
         "DEVICE_ID": str(device.device_id),
         "ASCEND_DEVICE_ID": str(machine.logical_id(device.device_id)),
         "DEVICE_INDEX": str(rank),
+        work_folder.VARIABLE: work_folder.own_folder(config, rank),
         "HCCL_CONNECT_TIMEOUT": str(min(connect, CONNECT_TIMEOUT_SECONDS[1])),
         "HCCL_EXEC_TIMEOUT": str(min(execute, most)),
     }
@@ -211,7 +213,8 @@ def _job_id(environ: Mapping[str, str]) -> str:
 def _additions(
     environ: Mapping[str, str], values: Dict[str, str], table_path: str, cores: str
 ) -> Dict[str, str]:
-    wanted = dict(values, JOB_ID=_job_id(environ))
+    wanted = {name: value for name, value in values.items() if value}
+    wanted["JOB_ID"] = _job_id(environ)
     if cores:
         wanted[CORES] = cores
     additions = {name: value for name, value in wanted.items() if name not in environ}

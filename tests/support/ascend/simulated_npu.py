@@ -18,6 +18,7 @@ import sys
 import time
 import zlib
 
+import compiler_files
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.client import session as session_lib
@@ -39,7 +40,7 @@ lower_functional_ops
 _INTEGERS = "iterations_per_loop graph_run_mode op_debug_level enable_exception_dump"
 _STRINGS = """
 precision_mode profiling_options dump_path dump_step dump_mode dump_debug_mode modify_mixlist
-op_compiler_cache_dir op_compiler_cache_mode graph_memory_max_size
+op_compiler_cache_dir op_compiler_cache_mode graph_memory_max_size debug_dir
 """
 FIELDS = {key: field for field, keys in zip("bis", (_BOOLEANS, _INTEGERS, _STRINGS)) for key in keys.split()}
 ZEROS = {"b": False, "i": 0, "s": b""}
@@ -341,6 +342,7 @@ def _check_graph(session, ops, ancestors, types, feed_dict):
     if "OneShotIterator" in types and session._npu_options.get("iterations_per_loop", 1) != 1:
         fatal("iterator_per_loop only support 1 when using OneShotIterator")
     session._npu_graphs[key] = 10 * len(session._npu_graphs) + 1
+    compiler_files.leave(session._npu_options, session._npu_graphs[key])
     if size() > 1:
         described = sorted(
             f"{op.name} {op.type} {[str(tensor.shape) for tensor in op.outputs]}"

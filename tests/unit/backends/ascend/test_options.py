@@ -1,6 +1,7 @@
 """Flags of the NPU, checked without a device, an adapter or TensorFlow."""
 
 import json
+import os
 
 import pytest
 
@@ -12,8 +13,8 @@ from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import EVALUATE, Config
 
 
-def options(rank=0, length=1, **settings):
-    return npu_options.session_options(Config().replace(**settings), rank, length)
+def options(rank=0, length=1, environ=None, **settings):
+    return npu_options.session_options(Config().replace(**settings), rank, length, environ)
 
 
 def refusal(**settings):
@@ -31,6 +32,8 @@ def test_every_option_of_a_plain_run_has_the_field_that_the_device_reads():
         "graph_run_mode": ("i", 1),
         "precision_mode": ("s", "allow_mix_precision"),
         "hcom_parallel": ("b", True),
+        "op_compiler_cache_mode": ("s", "enable"),
+        "debug_dir": ("s", os.path.abspath("model_1p/rank_logs/npu_0")),
     }
 
 
@@ -50,6 +53,26 @@ def test_python_types_fit_the_fields(tmp_path):
         assert type(value) is kinds[field], key
         if key in adapter.OPTIONS:
             assert adapter.OPTIONS[key].field == field
+
+
+def test_the_compilers_files_go_where_the_user_says(tmp_path):
+    assert options(3)["debug_dir"] == ("s", os.path.abspath("model_1p/rank_logs/npu_3"))
+    environ = {"ASCEND_WORK_PATH": "/somewhere"}
+    assert options(3, environ=environ)["debug_dir"] == ("s", "/somewhere")
+    given = options(environ=environ, npu_option=(f"debug_dir={tmp_path}",))
+    assert given["debug_dir"] == ("s", str(tmp_path))
+
+
+def test_a_path_that_the_compiler_cannot_take_is_not_given_to_it_and_noted():
+    assert "debug_dir" not in options(log_dir="my runs")
+    assert any("--log_dir my runs" in note for note in npu_flags.notes(Config().replace(log_dir="my runs")))
+    assert not any("--log_dir" in note for note in npu_flags.notes(Config()))
+
+
+def test_the_cache_of_operators_is_on_unless_it_is_switched_off(tmp_path):
+    assert "op_compiler_cache_dir" not in options()  # the library's own place, which every start finds
+    off = options(npu_option=("op_compiler_cache_mode=disable",))
+    assert off["op_compiler_cache_mode"] == ("s", "disable")
 
 
 @pytest.mark.parametrize("settings", [{"command": EVALUATE}, {"mode": "evaluate"}])
