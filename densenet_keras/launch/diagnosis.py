@@ -61,7 +61,7 @@ _GENERAL = (
         "not finite",
         r"loss is (nan|-?inf)|NanLossDuringTraining",
         "The loss is no longer a number. On a CPU or GPU lower --lr. On an NPU too, unless the same command "
-        "trains on a CPU; then it is float16: this hardware saturates instead of giving Inf, so use "
+        "trains on a CPU; then it is float16, which overflows: use "
         "--loss_scale dynamic, keep reductions and small epsilons in float32 by --modify_mixlist FILE (newer "
         "adapter), or compare with --precision_mode allow_fp32_to_fp16.",
     ),

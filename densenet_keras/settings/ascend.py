@@ -12,6 +12,11 @@ from densenet_keras.settings.setting import TRAINING, at_least, flag
 class AscendConfig:
     """Ascend: what users of the NPU tune; without effect on other backends, and then refused if given."""
 
+    npu: str = flag(
+        "auto",
+        "which NPU: 910, or 910b (Atlas A2); auto takes the one in this machine, else the 910",
+        choices=("auto", "910", "910b"),
+    )
     precision_mode: str = flag(
         "allow_mix_precision",
         "how the NPU compiler chooses between float16 and float32",

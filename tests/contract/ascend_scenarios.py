@@ -14,6 +14,8 @@ from tests.contract import scenarios, subjects
 
 def train(topology, settings, overflow_on_rank=None, overflow_at="", stop_after=None):
     """Trains the toy network; its results, what the device saw (`history`) and `error`, an empty string."""
+    if settings.get("npu") == "910b":
+        os.environ.update(SIMULATED_NPU_CHIP="910b", SIMULATED_NPU_GENERATION="newer")
     if overflow_on_rank == topology.rank:
         os.environ["SIMULATED_NPU_OVERFLOW"] = overflow_at
     config = Config().replace(

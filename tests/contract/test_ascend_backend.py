@@ -26,8 +26,8 @@ def run(function, size, **arguments):
 
 
 @functools.lru_cache(maxsize=None)
-def trained(size, iterations_per_loop=4, loss_scale="none", **arguments):
-    settings = {"iterations_per_loop": iterations_per_loop, "loss_scale": loss_scale}
+def trained(size, iterations_per_loop=4, loss_scale="none", npu="910", **arguments):
+    settings = {"iterations_per_loop": iterations_per_loop, "loss_scale": loss_scale, "npu": npu}
     settings["max_skipped_steps"] = arguments.pop("max_skipped_steps", 100)
     return run("train", size, settings=settings, **arguments)
 
@@ -140,6 +140,20 @@ def test_an_overflow_on_one_rank_is_skipped_on_all_and_counted(size, loss_scale)
     assert same(ranks, "weight")
     assert not np.array_equal(ranks[0]["weight00"], calm[0]["weight00"])
     assert [json.loads(str(rank["log_line"]))["skipped_steps"] for rank in calm] == [0] * size
+
+
+def test_where_an_overflow_gives_infinities_the_gradients_tell_all_ranks():
+    """The 910B: its float status stays silent, and one rank's Inf is in everybody's mean."""
+    arguments = {"overflow_on_rank": 1, "overflow_at": "3,4"}
+    ranks = trained(2, 4, "1", npu="910b", **arguments)
+    for rank in ranks:
+        assert str(rank["error"]) == ""
+        assert json.loads(str(rank["log_line"]))["skipped_steps"] == 2
+    assert same(ranks, "weight")
+    # The same steps are left out as on a 910, so the weights are the same.
+    on_910 = trained(2, 4, "1", **arguments)
+    for name in (name for name in ranks[0] if name.startswith("weight")):
+        np.testing.assert_allclose(ranks[0][name], on_910[0][name], rtol=1e-6)
 
 
 def test_a_dynamic_scale_halves_after_two_overflows():

@@ -133,6 +133,7 @@ PLAIN_FLAGS_IF_GIVEN = ("graph_memory_max_size", "modify_mixlist", "op_compiler_
 # Takes the place of the first plain flag.
 PRECISION_MODE_V2 = "precision_mode_v2"
 MIXED_PRECISION = "allow_mix_precision"
+NEEDS_BFLOAT16 = ("mixed_bfloat16", "mixed_hif8", "cube_hif8")
 # Values of the other key under which there are lists to change.
 MIXED_PRECISION_V2 = ("mixed_float16", "mixed_bfloat16", "mixed_hif8")
 

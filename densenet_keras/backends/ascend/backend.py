@@ -14,10 +14,11 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional
 
 import tensorflow as tf
 
-from densenet_keras.backends.ascend import adapter, graph_check, loop_plan, work_folder
+from densenet_keras.backends.ascend import adapter, chips, graph_check, loop_plan, work_folder
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.backends.ascend import session as npu_session
+from densenet_keras.backends.ascend.loss_scale import FiniteLossScaleOptimizer
 from densenet_keras.backends.ascend.overflow import OverflowCounter
 from densenet_keras.backends.base import Backend, ChunkResult, Step, go_on
 from densenet_keras.errors import RunError
@@ -66,6 +67,12 @@ class AscendBackend(Backend):
             # The adapter would look for the pod, not for RANK_ID, in a table that only numbers ranks.
             os.environ.pop("POD_NAME", None)
         self._adapter = parts or adapter.load()
+        self._chip = chips.of(config)
+        if self._chip is chips.ATLAS_A2 and not self._adapter.is_newer:
+            raise RunError(
+                f"the installed adapter is too old for {self._chip.title}: install the one that comes with "
+                "this machine's CANN, or say --npu 910 if it is one"
+            )
         self._operations = graph_check.installed_operations(os.environ.get("ASCEND_OPP_PATH", ""))
         self._loop = loop_plan.LoopPlan(length=1, loops=0, single_steps=0)
         self._notes: List[str] = []
@@ -93,7 +100,8 @@ class AscendBackend(Backend):
 
     def describe_device(self) -> str:
         """See `Backend.describe_device`."""
-        return f"an NPU, --precision_mode {self.config.ascend.precision_mode}; {super().describe_device()}"
+        precision = self.config.ascend.precision_mode
+        return f"{self._chip.title}, --precision_mode {precision}; {super().describe_device()}"
 
     @property
     def optional_variables(self) -> List[tf.Variable]:
@@ -186,6 +194,8 @@ class AscendBackend(Backend):
             self._overflow = OverflowCounter(limit, adapter.keep_float32(self._adapter.is_newer))
         self._optional_variables = [v for v in tf.compat.v1.global_variables() if v not in before]
         self._loss_scale = manager.get_loss_scale()
+        if not self._chip.saturates:
+            return FiniteLossScaleOptimizer(optimizer, manager)
         return self._adapter.loss_scale_optimizer(optimizer, manager, is_distributed=size > 1)
 
     def exchange(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import List, NamedTuple, Optional
 
-from densenet_keras.backends.ascend import adapter, work_folder
+from densenet_keras.backends.ascend import adapter, chips, work_folder
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
@@ -95,15 +95,22 @@ def check_gradient_split(config: Config, gradients: int) -> None:
 
 def notes(config: Config) -> List[str]:
     """What a user of these flags should know, a sentence each."""
-    flags = config.ascend
+    flags, chip = config.ascend, chips.of(config)
     texts = []
     if config.trains and flags.loss_scale == "none" and flags.precision_mode == adapter.MIXED_PRECISION:
-        texts.append(
-            "float16 overflow saturates on this hardware, no NaN appears, and --loss_scale none does not "
-            "look for it; --loss_scale 1 skips and counts steps that overflow without scaling anything"
+        happens = (
+            f"saturates on the {chip.name}, no NaN appears, and --loss_scale none does not look for it"
+            if chip.saturates
+            else f"gives Inf or NaN on the {chip.name}, and ends a run with --loss_scale none"
         )
-    if flags.precision_mode == "must_keep_origin_dtype":
-        texts.append("convolutions have no float32 on the 910: must_keep_origin_dtype will not compile")
+        texts.append(
+            f"float16 overflow {happens}; --loss_scale 1 skips and counts steps that overflow without "
+            "scaling anything"
+        )
+    if flags.precision_mode == "must_keep_origin_dtype" and not chip.has_float32_convolutions:
+        texts.append(
+            f"convolutions have no float32 on the {chip.name}: must_keep_origin_dtype will not compile"
+        )
     if flags.gradient_split and config.device.rank_size == 1:
         texts.append("--gradient_split changes nothing with one rank")
     if not work_folder.own_folder(config, 0):

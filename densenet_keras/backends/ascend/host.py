@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
 
-from densenet_keras.backends.ascend import adapter, failures, loop_plan, rank_environment
+from densenet_keras.backends.ascend import adapter, chips, failures, loop_plan, rank_environment
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
-from densenet_keras.backends.ascend.rank_table_rules import DEVICES_PER_SERVER
 from densenet_keras.backends.host import Host
 from densenet_keras.settings.programs import Tool
 
@@ -45,7 +44,7 @@ class AscendHost(Host):
 
     def local_ranks(self, config: Config) -> int:
         """See `Host.local_ranks`."""
-        return min(config.device.rank_size, DEVICES_PER_SERVER)
+        return min(config.device.rank_size, chips.of(config).devices_per_server)
 
     def rank_environments(
         self, config: Config, base_env: Mapping[str, str]
@@ -64,7 +63,8 @@ class AscendHost(Host):
         npu_flags.validate(config)
         length = loop_plan.choose(plan, 0).length if plan is not None else 1
         options = npu_options.session_options(config, 0, length, environ)
-        lines = [f"{key} ({field}) = {value}" for key, (field, value) in options.items()]
+        lines = [f"NPU: {chips.of(config).title}, --npu {config.ascend.npu}"]
+        lines += [f"{key} ({field}) = {value}" for key, (field, value) in options.items()]
         if config.device.rank_size > 1 and any(
             re.search("(rank|npu)_0", str(value)) for _, value in options.values()
         ):

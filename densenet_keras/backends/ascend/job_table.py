@@ -7,15 +7,9 @@ import os
 import time
 from typing import List, Mapping, Optional, Sequence, Tuple
 
-from densenet_keras.backends.ascend import rank_table
+from densenet_keras.backends.ascend import chips, rank_table
 from densenet_keras.backends.ascend.machine import Machine
-from densenet_keras.backends.ascend.rank_table_rules import (
-    DEVICE_COUNTS,
-    INITIALIZING,
-    NETWORKS,
-    RankTable,
-    Server,
-)
+from densenet_keras.backends.ascend.rank_table_rules import INITIALIZING, RankTable, Server
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
 
@@ -53,7 +47,7 @@ def job_table(
         here: how many ranks run on this server as far as the caller knows; without a given table it
             must be all of them.
     """
-    size = config.device.rank_size
+    size, chip = config.device.rank_size, chips.of(config)
     path = _given_path(config, environ)
     if not path and size == 1:
         return None, ""
@@ -66,7 +60,7 @@ def job_table(
                     f"RANK_TABLE_FILE={path} is a table of {len(table.ranks())} ranks, but --rank_size is 1; "
                     "unset RANK_TABLE_FILE to use one device, or give the size of the table"
                 )
-            table.check(size)
+            table.check(size, chip)
             if not table.has_numbers:
                 return table, os.path.abspath(path)
     elif here != size:
@@ -76,7 +70,7 @@ def job_table(
         )
     else:
         table = _table_of_this_server(config, environ, machine, hccn_conf_path)
-    table.check(size)
+    table.check(size, chip)
     if not config.device.dry_run:
         rank_table.write(table, written_path(config))
     return table, written_path(config)
@@ -115,13 +109,16 @@ def _load(path: str, wait: bool) -> RankTable:
 def _table_of_this_server(
     config: Config, environ: Mapping[str, str], machine: Machine, hccn_conf_path: str
 ) -> RankTable:
-    size = config.device.rank_size
-    if size not in DEVICE_COUNTS:
+    size, chip = config.device.rank_size, chips.of(config)
+    counts = chip.counts or range(1, chip.devices_per_server + 1)
+    if size not in counts:
+        shown = ", ".join(map(str, chip.counts)) or f"1 to {chip.devices_per_server}"
         raise UsageError(
-            f"--rank_size {size} on one server, which communicates over 1, 2, 4 or 8 devices; for several "
-            "servers give the common table with --rank_table"
+            f"--rank_size {size} on one server, but the {chip.name} communicates over {shown} devices of a "
+            "server; for several servers give the common table with --rank_table, for another kind of NPU "
+            "--npu"
         )
-    device_ids = _choose_devices(machine, size)
+    device_ids = _choose_devices(machine, size, chip)
     server_id = environ.get("HCCL_IF_IP") or next(iter(machine.addresses), "127.0.0.1")
     try:
         with open(hccn_conf_path, encoding="utf-8") as file:
@@ -143,19 +140,21 @@ def _table_of_this_server(
     return rank_table.from_hccn_conf(text, device_ids, server_id, source=hccn_conf_path)
 
 
-def _choose_devices(machine: Machine, size: int) -> List[int]:
+def _choose_devices(machine: Machine, size: int, chip: chips.Chip) -> List[int]:
     """The first `size` devices that may talk to one another."""
-    candidates = list(machine.device_ids) or list(range(8))
-    if size == 8:
-        networks: Sequence[List[int]] = [candidates]
-    else:
-        networks = [[number for number in candidates if number in network] for network in NETWORKS]
+    candidates = list(machine.device_ids) or list(range(chip.devices_per_server))
+    networks: Sequence[List[int]] = [candidates]
+    if chip.networks and size < chip.devices_per_server:
+        networks = [[number for number in candidates if number in network] for network in chip.networks]
     for members in networks:
         if len(members) >= size:
             return members[:size]
+    needed = f"{size} are"
+    if chip.networks:
+        needed = f"{size} of one network (0 to 3 or 4 to 7; all of them for {chip.devices_per_server}) are"
     raise UsageError(
-        f"--rank_size {size}: this machine shows the devices {candidates}, but {size} of one network (0 to "
-        "3 or 4 to 7; all of them for 8) are needed; pass more devices into the container or use fewer ranks"
+        f"--rank_size {size}: this machine shows the devices {candidates}, but {needed} needed; pass more "
+        "devices into the container or use fewer ranks"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, List, NamedTuple
 
 import tensorflow as tf
 
-from densenet_keras.backends.ascend import options as npu_options
+from densenet_keras.backends.ascend import chips
 from densenet_keras.errors import RunError
 from densenet_keras.settings.config import Config
 
@@ -65,7 +65,7 @@ def describe(graph: Any, variables: List[Any], config: Config) -> List[str]:
         "activations: tensors that the backward pass reads, 2 bytes a float under mixed precision; compiler "
         "workspace comes on top",
     ]
-    limit = npu_options.DEVICE_MEMORY_BYTES
+    limit = chips.of(config).memory_bytes
     if memory.total > limit:
         raise RunError(
             "\n".join(lines) + f"\nmore than the {limit / _GIB:.0f} GiB of a device: lower --batch_size"

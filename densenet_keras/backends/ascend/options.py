@@ -13,15 +13,14 @@ import re
 from collections import OrderedDict
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
-from densenet_keras.backends.ascend import adapter, work_folder
+from densenet_keras.backends.ascend import adapter, chips, work_folder
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
 
 Value = Union[bool, int, str]
 Options = Dict[str, Tuple[str, Value]]
 
-# Device memory that feature maps and variables may take together, and what variables take by default.
-DEVICE_MEMORY_BYTES = 31 * 1024**3
+# What variables may take by default.
 _DEFAULT_VARIABLE_BYTES = 5 * 1024**3
 
 _MOST_DUMP_PIECES = 100
@@ -58,7 +57,7 @@ def session_options(
     _add_dump(options, config, rank)
     _add_further(options, config)
     _check_mixlist(options)
-    _check_memory(options)
+    _check_chip(options, chips.of(config))
     _check_paths(options)
     folder = work_folder.chosen(config, rank, environ or {})
     if folder and work_folder.OPTION not in options:
@@ -219,7 +218,20 @@ def _bytes(flag: str, text: Any) -> int:
     return product
 
 
-def _check_memory(options: Options) -> None:
+def _check_chip(options: Options, chip: chips.Chip) -> None:
+    """Values that only another kind of NPU takes."""
+    precision = str(options.get(adapter.PRECISION_MODE_V2, ("s", ""))[1])
+    if precision in adapter.NEEDS_BFLOAT16 and not chip.has_bfloat16:
+        raise UsageError(
+            f"--npu_option {adapter.PRECISION_MODE_V2}={precision}: the {chip.name} has no such type; take "
+            "mixed_float16, or say which NPU it is with --npu"
+        )
+    if not chip.saturates and options.get("dump_debug_mode", ("s", "all"))[1] != "all":
+        raise UsageError(f"--npu_option dump_debug_mode: the {chip.name} takes all only; leave it out")
+    _check_memory(options, chip.memory_bytes)
+
+
+def _check_memory(options: Options, limit: int) -> None:
     sizes = {}
     for key in ("graph_memory_max_size", "variable_memory_max_size"):
         if key in options:
@@ -229,11 +241,11 @@ def _check_memory(options: Options) -> None:
     total = sum(sizes.values())
     if "variable_memory_max_size" not in sizes and sizes:
         total += _DEFAULT_VARIABLE_BYTES
-    if total > DEVICE_MEMORY_BYTES:
+    if total > limit:
         raise UsageError(
             f"graph_memory_max_size and variable_memory_max_size are {total / 1024**3:.1f} GiB in all "
             f"(variables take {_DEFAULT_VARIABLE_BYTES // 1024**3} GiB by default); the device gives "
-            f"{DEVICE_MEMORY_BYTES // 1024**3} GiB"
+            f"{limit // 1024**3} GiB"
         )
 
 

@@ -1,7 +1,7 @@
 """Reads and writes rank tables, which say which device of which server is which rank.
 
-Two forms are read: version 1.0 with `server_list`, and the older `group_list` that some platforms
-still mount. Only version 1.0 is written.
+Two forms are read: versions 1.0 and 1.2 with `server_list`, and the older `group_list` that some platforms
+still mount. The older form is written as version 1.0.
 
 `python -m densenet_keras rank_table TABLE SERVER=HCCN_CONF ...` writes the common table of several
 servers from copies of their /etc/hccn.conf.
@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Dict, List, Sequence, Tuple
 
 from densenet_keras import files
+from densenet_keras.backends.ascend.chips import ATLAS_910, Chip
 from densenet_keras.backends.ascend.rank_table_rules import INITIALIZING, VERSION, Device, RankTable, Server
 from densenet_keras.errors import UsageError
 
@@ -52,6 +53,7 @@ def load(path: str) -> RankTable:
             status=status,
             version=str(values.get("version", "")),
             server_count=str(values.get("server_count", "")),
+            values=values,
             has_numbers=_has_numbers(values),
         )
     if "group_list" in values:
@@ -69,6 +71,14 @@ def _has_numbers(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_has_numbers, value))
     return isinstance(value, (int, float))
+
+
+def _as_strings(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_strings(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_as_strings(member) for member in value]
+    return str(value)
 
 
 class _Reader:
@@ -143,10 +153,14 @@ class _Reader:
 
 
 def write(table: RankTable, path: str) -> None:
-    """Puts a table at `path` in version 1.0, all values as strings, whole or not at all.
+    """Puts a table at `path`, all values as strings, whole or not at all: in version 1.0 if it was made here.
 
-    Ranks and servers that share a folder may write the same table at the same time.
+    A table of a file keeps what is not read here, such as ports and super pods. Ranks and servers that
+    share a folder may write the same table at the same time.
     """
+    if table.values is not None:
+        files.write_json(path, _as_strings(table.values))
+        return
     servers = [
         {
             "server_id": server.server_id,
@@ -208,12 +222,13 @@ def from_hccn_conf(
     return RankTable(servers=(Server(server_id, tuple(devices), (server_id,)),), source=source)
 
 
-def of_servers(configurations: Sequence[Tuple[str, str]], source: str) -> RankTable:
+def of_servers(configurations: Sequence[Tuple[str, str]], source: str, chip: Chip = ATLAS_910) -> RankTable:
     """The common table of several servers, ranks numbered in their order.
 
     Args:
         configurations: id of a server, and the path of its /etc/hccn.conf.
         source: what errors call the table.
+        chip: the kind of NPU of the servers.
 
     Raises:
         UsageError: a file cannot be read, or what is in it makes no table.
@@ -232,5 +247,5 @@ def of_servers(configurations: Sequence[Tuple[str, str]], source: str) -> RankTa
         servers.extend(part.servers)
         rank += len(ids)
     table = RankTable(servers=tuple(servers), source=source)
-    table.check(rank)
+    table.check(rank, chip)
     return table

@@ -1,17 +1,14 @@
-"""What a rank table holds, and what it must say for Ascend 910 servers; docs/ascend.md names the sources."""
+"""What a rank table holds, and what it must say for Ascend servers; docs/ascend.md names the sources."""
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
+from densenet_keras.backends.ascend.chips import ATLAS_910, Chip
 from densenet_keras.errors import UsageError
 
-DEVICES_PER_SERVER = 8
-DEVICE_COUNTS = (1, 2, 4, 8)
-# Devices 0 to 3 and 4 to 7 are separate networks inside a 910 server.
-NETWORKS = (frozenset(range(4)), frozenset(range(4, 8)))
 COMPLETED = "completed"
 INITIALIZING = "initializing"
 VERSION = "1.0"
@@ -46,25 +43,26 @@ class RankTable:
     version: str = VERSION
     server_count: Optional[str] = None  # as the file says it; None where its form has no such field
     form: str = "server_list"
+    values: Optional[Dict[str, Any]] = None  # the file's own, of the form that is written
     has_numbers: bool = False  # values that the file holds as numbers, where HCCL reads strings
 
     def ranks(self) -> Dict[int, Tuple[Server, Device]]:
         """Every rank's server and device (of ranks given twice: the last)."""
         return {device.rank: (server, device) for server in self.servers for device in server.devices}
 
-    def check(self, rank_size: int) -> None:
-        """Nothing, if `rank_size` ranks can start from this table.
+    def check(self, rank_size: int, chip: Chip = ATLAS_910) -> None:
+        """Nothing, if `rank_size` ranks can start from this table on NPUs of this kind.
 
         Raises:
             UsageError: every rule the table breaks, one a line, with server, device, value and remedy.
         """
-        problems = list(_problems(self, rank_size))
+        problems = list(_problems(self, rank_size, chip))
         if problems:
             lines = "".join(f"\n  - {problem}" for problem in problems)
             raise UsageError(f"rank table {self.source} cannot be used:{lines}")
 
 
-def _problems(table: RankTable, rank_size: int) -> Iterator[str]:
+def _problems(table: RankTable, rank_size: int, chip: Chip) -> Iterator[str]:
     """Every rule that the table breaks for a job of `rank_size` ranks, with value and remedy."""
     if table.status != COMPLETED:
         yield (
@@ -72,19 +70,20 @@ def _problems(table: RankTable, rank_size: int) -> Iterator[str]:
             "controller has filled the table in, or correct the file"
         )
         return
-    if table.version != VERSION:
-        yield f"version is {table.version!r}, but the 910 reads {VERSION!r}; write the table in that form"
+    if table.version not in chip.table_versions:
+        readable = " and ".join(map(repr, chip.table_versions))
+        yield (f"version is {table.version!r}, but the {chip.name} reads {readable}; write it in that form")
     if table.server_count is not None and table.server_count != str(len(table.servers)):
         yield (
             f"server_count is {table.server_count!r}, but the list holds {len(table.servers)} servers; "
             "make them agree"
         )
-    yield from _server_problems(table)
+    yield from _server_problems(table, chip)
     yield from _address_problems(table)
     yield from _rank_problems(table, rank_size)
 
 
-def _server_problems(table: RankTable) -> Iterator[str]:
+def _server_problems(table: RankTable, chip: Chip) -> Iterator[str]:
     seen: Dict[str, int] = {}
     for position, server in enumerate(table.servers):
         if not server.server_id or len(server.server_id) >= SERVER_ID_LENGTH:
@@ -98,7 +97,7 @@ def _server_problems(table: RankTable) -> Iterator[str]:
                 f"{position}; list each server once, with all its devices"
             )
         seen[server.server_id] = position
-        yield from _device_problems(server)
+        yield from _device_problems(server, len(table.servers), chip)
     counts = {server.server_id: len(server.devices) for server in table.servers}
     if len(set(counts.values())) > 1:
         yield f"servers have different numbers of devices, {counts}; every server must bring the same"
@@ -114,7 +113,7 @@ def _address_problems(table: RankTable) -> Iterator[str]:
             where = f"server {server.server_id}, device {device.device_id}"
             if not _is_address(device.device_ip):
                 yield (
-                    f"{where}: device_ip {device.device_ip!r} is not an IPv4 address of a NIC; "
+                    f"{where}: device_ip {device.device_ip!r} is not the IP address of a NIC; "
                     f"hccn_tool -i {device.device_id} -ip -g shows the right one"
                 )
             elif device.device_ip in owners:
@@ -149,29 +148,26 @@ def _rank_problems(table: RankTable, rank_size: int) -> Iterator[str]:
         )
 
 
-def _device_problems(server: Server) -> Iterator[str]:
+def _device_problems(server: Server, servers: int, chip: Chip) -> Iterator[str]:
     where = f"server {server.server_id}"
     ids = [device.device_id for device in server.devices]
     for device_id in sorted(set(ids)):
         if ids.count(device_id) > 1:
             yield f"{where}: device_id {device_id} is listed {ids.count(device_id)} times; list it once"
-        if not 0 <= device_id < DEVICES_PER_SERVER:
-            yield f"{where}: device_id {device_id} does not exist; a server has devices 0 to 7"
-    if len(ids) not in DEVICE_COUNTS:
-        yield f"{where}: {len(ids)} devices; the 910 communicates over 1, 2, 4 or 8 of a server"
-    elif len(ids) in (2, 4) and not any(network.issuperset(ids) for network in NETWORKS):
-        yield (
-            f"{where}: devices {sorted(ids)} lie in both networks of the server; take {len(ids)} of "
-            "0 to 3, or of 4 to 7"
-        )
+        if not 0 <= device_id < chip.devices_per_server:
+            last = chip.devices_per_server - 1
+            yield f"{where}: device_id {device_id} does not exist; a server has devices 0 to {last}"
+    reason = chip.why_not_together(ids, servers)
+    if reason:
+        yield f"{where}: {reason}"
 
 
 def _is_address(text: str) -> bool:
     try:
-        address = ipaddress.IPv4Address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    # Leading zeros parse, but other programs read them as octal.
-    return str(address) == text and not (
+    # Leading zeros of IPv4 parse, but other programs read them as octal.
+    return (address.version == 6 or str(address) == text) and not (
         address.is_unspecified or address.is_multicast or address.is_loopback
     )

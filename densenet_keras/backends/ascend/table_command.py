@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Tuple
 
-from densenet_keras.backends.ascend import rank_table
+from densenet_keras.backends.ascend import chips, rank_table
 from densenet_keras.errors import EXIT_DONE, UsageError
 from densenet_keras.settings.setting import Rule, flag
 
@@ -27,6 +27,7 @@ class Settings:
         metavar="SERVER=HCCN_CONF",
         rule=Rule(lambda text: "=" in text, "must be SERVER=HCCN_CONF, such as 10.0.0.1=node1.conf"),
     )
+    npu: str = flag("910", "kind of NPU in the servers: 910, or 910b (Atlas A2)", choices=("910", "910b"))
 
 
 def run(settings: Settings) -> int:
@@ -34,7 +35,8 @@ def run(settings: Settings) -> int:
     if not settings.servers:
         raise UsageError("SERVER=HCCN_CONF is missing: give each server with a copy of its /etc/hccn.conf")
     servers = [tuple(text.split("=", 1)) for text in settings.servers]
-    table = rank_table.of_servers(servers, settings.table)  # type: ignore[arg-type]
+    chip = chips.CHIPS[settings.npu]
+    table = rank_table.of_servers(servers, settings.table, chip)  # type: ignore[arg-type]
     rank_table.write(table, settings.table)
     ranks = sum(len(server.devices) for server in table.servers)
     print(f"{settings.table}: {ranks} ranks on {len(servers)} servers")

@@ -7,7 +7,9 @@ compiler refuses ends the run. Collectives are TensorFlow's own, over a server i
 
 Read from the environment: RANK_ID, RANK_SIZE; SIMULATED_NPU_ADDRESSES, host:port of every rank's server,
 with commas; SIMULATED_NPU_OVERFLOW, steps of this process at which float16 overflows, with commas;
-SIMULATED_NPU_GENERATION, older (the default) or newer: how a failed run ends; SIMULATED_NPU_SHUTDOWN=hang.
+SIMULATED_NPU_GENERATION, older (the default) or newer: how a failed run ends, and what the adapter has;
+SIMULATED_NPU_CHIP=910b: an overflow makes the gradients of its rank infinite instead of setting the status;
+SIMULATED_NPU_SHUTDOWN=hang.
 """
 
 import functools
@@ -118,6 +120,8 @@ class Operations:
             raise DeviceError(f"fusion {fusion} of {reduction}")
         if size() == 1:
             return tf.identity(tensor, name=name or "HcomAllReduce")
+        if _gives_infinities() and fusion == 1:
+            tensor = _infinite_at_planned_steps(tensor)
         with tf.device(_device()):
             total = collective_ops.all_reduce(
                 tf.identity(tensor), size(), 1, next(_instance_keys), MERGES[reduction], "Id"
@@ -201,13 +205,30 @@ def _overflow():
         return _any_overflow(gradients)
 
 
+def _gives_infinities():
+    return os.environ.get("SIMULATED_NPU_CHIP") == "910b"
+
+
+def _infinite_at_planned_steps(gradient):
+    with tf.name_scope(OWN_SCOPE):
+        return tf.where(_is_planned(), gradient * np.inf, gradient)
+
+
 def _any_overflow(gradients):
+    if _gives_infinities():
+        return tf.constant(False)  # the status is silent in this mode
     flags = []
     for op in gradients:
         if op.type != "Mul":
             continue  # not a gradient that was scaled back
         scaled = op.inputs[0]
         flags.append(tf.reduce_any(tf.logical_not(tf.abs(scaled) <= HALF_MAX)))
+    flags.append(_is_planned())
+    return tf.reduce_any(tf.stack(flags))
+
+
+def _is_planned():
+    """Whether an overflow is planned for this step, counted by those that ask."""
     with tf.init_scope():
         counter = tf.compat.v1.Variable(
             0,
@@ -217,8 +238,7 @@ def _any_overflow(gradients):
             name="simulated_step",
         )
     planned = [int(step) for step in os.environ.get("SIMULATED_NPU_OVERFLOW", "").split(",") if step]
-    flags.append(tf.reduce_any(tf.equal(counter.assign_add(1), planned or [-1])))
-    return tf.reduce_any(tf.stack(flags))
+    return tf.reduce_any(tf.equal(counter.assign_add(1), planned or [-1]))
 
 
 # --- sessions ---------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """What `from npu_bridge.npu_init import *` gives in both generations."""
 # ruff: noqa: F401
 
+import os
+
 from hccl.manage.api import (
     create_group,
     destroy_group,
@@ -24,3 +26,9 @@ from npu_bridge.estimator.npu.npu_loss_scale_manager import (
 from npu_bridge.estimator.npu.npu_loss_scale_optimizer import NPULossScaleOptimizer
 from npu_bridge.estimator.npu.npu_optimizer import NPUDistributedOptimizer
 from npu_bridge.hccl import hccl_ops
+
+if os.environ.get("SIMULATED_NPU_GENERATION") == "newer":
+
+    def npu_config_proto(config_proto=None, job_start_file=None):
+        """A name that only the newer generation has."""
+        return config_proto

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from densenet_keras.backends.ascend import job_table, rank_table
+from densenet_keras.backends.ascend import chips, job_table, rank_table
 from densenet_keras.backends.ascend.machine import Machine, _addresses, _device_ids
 from densenet_keras.backends.ascend.rank_environment import (
     complete_environment,
@@ -117,7 +117,7 @@ WRONG = {
     "address zeros": (change((*FIRST, 3, "device_ip"), "192.0.2.04"), ["device 3", "'192.0.2.04'"]),
     "address of loopback": (change((*FIRST, 3, "device_ip"), "127.0.0.1"), ["device 3", "'127.0.0.1'"]),
     "endless number": (change((*FIRST, 3, "device_id"), "9" * 5000), ["5000 characters", "at most 6 digits"]),
-    "address empty": (change((*FIRST, 3, "device_ip"), ""), ["device 3", "not an IPv4"]),
+    "address empty": (change((*FIRST, 3, "device_ip"), ""), ["device 3", "not the IP address"]),
     "count": (change(("server_count",), "1"), ["server_count is '1'", "2 servers"]),
     "status": (change(("status",), "initializing"), ["'initializing'", "'completed'"]),
     "version": (change(("version",), "1.2"), ["'1.2'", "'1.0'"]),
@@ -144,6 +144,63 @@ def test_a_broken_rule_is_named_with_file_place_value_and_remedy(save, name):
         rank_table.load(path).check(16)
     for text in [path, *expected]:
         assert text in str(error.value)
+
+
+def one_server(devices, **changes):
+    """The table of one server with these devices."""
+    values = two_servers(server_count="1", **changes)
+    del values["server_list"][1]
+    values["server_list"][0]["device"] = [
+        entry(device, f"192.0.2.{device + 1}", rank) for rank, device in enumerate(devices)
+    ]
+    return values
+
+
+@pytest.mark.parametrize("devices", [(0, 1, 2), (3, 4), (1, 2, 5, 6, 7), tuple(range(16))])
+def test_any_devices_of_one_server_work_together_on_a_910b(save, devices):
+    table = rank_table.load(save(one_server(devices)))
+    table.check(len(devices), chips.ATLAS_A2)
+    with pytest.raises(UsageError, match="devices"):
+        table.check(len(devices), chips.ATLAS_910)
+
+
+def test_several_servers_of_a_910b_bring_equal_numbers_up_to_eight(save):
+    values = two_servers()
+    for server in values["server_list"]:
+        server["device"] = server["device"][:3]
+    for rank, device in enumerate(values["server_list"][1]["device"]):
+        device["rank_id"] = str(3 + rank)
+    rank_table.load(save(values)).check(6, chips.ATLAS_A2)
+    del values["server_list"][1]["device"][2]
+    with pytest.raises(UsageError, match="different numbers of devices"):
+        rank_table.load(save(values)).check(5, chips.ATLAS_A2)
+
+
+def test_version_1_2_is_for_the_910b_and_keeps_what_is_not_read_here(save, tmp_path):
+    values = one_server((0, 1, 2), version=1.2, super_pod_list=[{"super_pod_id": 0}])
+    values["server_list"][0]["device"][1].update(device_id=1, device_port=16667)
+    path = save(values)
+    rank_environments(config(tmp_path, 3, rank_table=path, npu="910b"), {}, machine=SERVER)
+    with open(tmp_path / "run" / "rank_table.json") as file:
+        written = json.load(file)
+    assert written["version"] == "1.2"
+    assert written["super_pod_list"] == [{"super_pod_id": "0"}]
+    assert written["server_list"][0]["device"][1] == {**entry(1, "192.0.2.2", 1), "device_port": "16667"}
+    with pytest.raises(UsageError, match="version is '1.2', but the 910 reads '1.0'"):
+        rank_environments(config(tmp_path, 3, rank_table=path, npu="910"), {}, machine=SERVER)
+
+
+@pytest.mark.parametrize("size", [3, 5, 6])
+def test_a_910b_starts_any_number_of_ranks_on_its_server(tmp_path, size):
+    ranks = environments(tmp_path, size, npu="910b")
+    assert [rank["DEVICE_ID"] for rank in ranks] == list(map(str, range(size)))
+
+
+def test_an_address_may_be_of_version_6(save):
+    values = one_server((0, 1))
+    for number, device in enumerate(values["server_list"][0]["device"]):
+        device["device_ip"] = f"2001:db8::{number + 1}"
+    rank_table.load(save(values)).check(2)
 
 
 def test_numbers_are_rewritten_as_the_strings_that_the_library_reads(save, tmp_path):
