@@ -7,6 +7,7 @@ reading the wire format, so that neither TensorFlow nor generated code is needed
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
@@ -44,15 +45,14 @@ class ImageExample(NamedTuple):
 
 def frame(payload: bytes) -> bytes:
     """`payload` as one record of a TFRecord file."""
-    length = struct.pack("<Q", len(payload))
-    return b"".join(
-        (
-            length,
-            struct.pack("<I", masked_crc32c(length)),
-            payload,
-            struct.pack("<I", masked_crc32c(payload)),
-        )
-    )
+    return b"".join(frame_pieces([payload]))
+
+
+def frame_pieces(payload: List[bytes]) -> List[bytes]:
+    """The record whose payload lies in pieces, in pieces too: none is copied."""
+    length = struct.pack("<Q", sum(map(len, payload)))
+    header = length + struct.pack("<I", masked_crc32c(length))
+    return [header, *payload, struct.pack("<I", masked_crc32c(*payload))]
 
 
 def check_payload(payload: bytes, footer: bytes) -> None:
@@ -247,10 +247,25 @@ def _varint(data: bytes, position: int, end: int) -> Tuple[int, int]:
 
 def encode_example(features: Dict[str, Feature]) -> bytes:
     """A serialised tf.train.Example with one value for each feature, in the order given."""
-    entries: List[bytes] = []
-    for name, value in features.items():
-        entries += _delimited(1, _delimited(1, [name.encode("utf-8")]) + _delimited(2, _feature(value)))
-    return b"".join(_delimited(1, entries))
+    return b"".join(example_pieces(features))
+
+
+def example_pieces(features: Dict[str, Feature]) -> List[bytes]:
+    """`encode_example` in two pieces. The second is the last value, if that is bytes: it is not copied."""
+    *others, (name, value) = features.items()
+    entries = [_other_entry(*other) for other in others] + _entry(name, value)
+    *before, last = _delimited(1, entries)
+    return [b"".join(before), last]
+
+
+# Most of what stands beside the image is the same in many records.
+@functools.lru_cache(maxsize=4096, typed=True)
+def _other_entry(name: str, value: Any) -> bytes:
+    return b"".join(_entry(name, value))
+
+
+def _entry(name: str, value: Any) -> List[bytes]:
+    return _delimited(1, _delimited(1, [name.encode("utf-8")]) + _delimited(2, _feature(value)))
 
 
 def _feature(value: Any) -> List[bytes]:

@@ -29,7 +29,8 @@ Progress = Callable[[int, int], None]
 class Record(NamedTuple):
     """A picture ready to be written."""
 
-    framed: bytes
+    framed: List[bytes]  # in pieces
+    framed_bytes: int
     image_start: int  # byte of the payload
     image_bytes: int
     digest: bytes  # of the picture as it was read
@@ -73,11 +74,11 @@ class RecordMaker:
     def _record(self, row: int, read: bytes, picture: Union[Picture, Unusable]) -> Union[Record, LeftOut]:
         if isinstance(picture, Unusable):
             return LeftOut(str(picture))
-        payload = tfrecord.encode_example(self._features(row, picture))
+        before, image = tfrecord.example_pieces(self._features(row, picture))
+        framed = tfrecord.frame_pieces([before, image])
         changes = picture.turned | picture.converted << 1 | picture.shrunk << 2
-        image_bytes = len(picture.encoded)
-        start = len(payload) - image_bytes
-        return Record(tfrecord.frame(payload), start, image_bytes, digests.digest(read), changes)
+        framed_bytes = sum(map(len, framed))
+        return Record(framed, framed_bytes, len(before), len(image), digests.digest(read), changes)
 
     def _features(self, row: int, picture: Picture) -> Dict[str, Any]:
         """The keys of TF-Slim's build_imagenet_data.py; the image last, so that its place is known."""
@@ -159,10 +160,11 @@ class _ShardAccount:
             if isinstance(record, LeftOut):
                 self._left_out[row] = record.reason
                 continue
-            file.write(record.framed)
-            self._sha256.update(record.framed)
+            for piece in record.framed:
+                file.write(piece)
+                self._sha256.update(piece)
             start = self._end + tfrecord.HEADER_BYTES
-            self._end += len(record.framed)
+            self._end += record.framed_bytes
             length = self._end - tfrecord.FOOTER_BYTES - start
             label = int(self._listing.label[row]) + FIRST_LABEL
             values = (row, start, length, label, record.image_start, record.image_bytes, record.changes)

@@ -22,6 +22,13 @@ def test_published_values(data, expected):
     assert crc32c.numpy_crc32c(data) == expected
 
 
+def test_pieces_count_as_the_whole():
+    whole = bytes(range(100)) * 9
+    for cut in (0, 1, 500, len(whole)):
+        assert crc32c.crc32c(whole[:cut], whole[cut:]) == crc32c.crc32c(whole)
+        assert crc32c.numpy_crc32c(whole[:cut], whole[cut:]) == crc32c.crc32c(whole)
+
+
 def test_numpy_fallback_agrees_at_every_length_and_lane_count():
     random = np.random.RandomState(0)
     for length in list(range(70)) + [255, 256, 257, 511, 512, 513, 1025, 40000]:
