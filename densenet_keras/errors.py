@@ -17,3 +17,6 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 EXIT_TERMINATED = 143  # 128 + SIGTERM
+# From a rank to its launcher, which tells them apart; the command itself then ends with EXIT_FAILED.
+EXIT_HUNG = 69  # no progress, of this rank or of one that it waits for (sysexits.h: EX_UNAVAILABLE)
+EXIT_CRASHED = 70  # an exception that nobody foresaw (sysexits.h: EX_SOFTWARE)

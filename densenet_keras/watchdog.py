@@ -17,8 +17,10 @@ import statistics
 import sys
 import threading
 import time
-from collections import deque
-from typing import ContextManager, Deque, Iterator, List, NamedTuple, Optional
+from collections import defaultdict, deque
+from typing import ContextManager, DefaultDict, Deque, Iterator, List, NamedTuple, Optional
+
+from densenet_keras.errors import EXIT_FAILED, EXIT_HUNG
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A lost terminal is a reason to save and leave as a request to terminate is.
@@ -33,6 +35,9 @@ PARENT = "DENSENET_KERAS_PARENT"  # process id of the launcher
 TERMINAL = "DENSENET_KERAS_TERMINAL"  # 1 if what a rank writes to stderr reaches a terminal, else 0
 POLL_SECONDS = 0.5
 TIMES_LEARNED = 20  # a run this many times slower than usual counts as lost
+TIMES_KEPT = 101  # of each kind of work
+SAYING_SECONDS = 5  # until a process that gives up is gone, whether or not its last words are read
+TRAINING, WAITING, IN_CALLBACKS = "training", "waiting for the other ranks", "in the callbacks"
 COMPILED_TIMES = 2  # a step takes no longer than one that was compiled as well
 GIVES_UP = "this rank gives up"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -132,7 +137,7 @@ def _say_or_fall_silent(line: bytes) -> None:
 
 
 class Watchdog:
-    """Ends the process with exit code 1 when it makes no progress for too long.
+    """Ends the process when it, or a rank that it waits for, makes no progress for too long.
 
     Use as a context manager; before the first `beat` the process may take
     `first_step_timeout_seconds`, afterwards `step_timeout_seconds` or 20 times the median of the
@@ -148,10 +153,11 @@ class Watchdog:
     ) -> None:
         self._step_timeout_seconds = step_timeout_seconds
         self._poll_seconds = poll_seconds
-        self._learned_seconds: Deque[float] = deque(maxlen=101)
+        self._paces: DefaultDict[str, Deque[float]] = defaultdict(lambda: deque(maxlen=TIMES_KEPT))
+        self._compiled_seconds = 0.0
         self._lock = threading.Lock()
         self._silent_seconds = 0.0
-        self._beats = 0
+        self._beats = self._step = 0
         self._phases: List[_Phase] = [_Phase("starting", first_step_timeout_seconds)]
         self._done = threading.Event()
         self._others: Optional[Others] = None
@@ -163,8 +169,12 @@ class Watchdog:
     def __exit__(self, *exception: object) -> None:
         self._done.set()
 
+    def at(self, step: int) -> None:
+        """The global step that has been reached, for others to read."""
+        self._step = step
+
     def beat(self, seconds: Optional[float] = None, compiled: bool = False) -> None:
-        """Progress was made.
+        """Progress was made; in a phase of a kind of its own, it took as long as since the last one there.
 
         Args:
             seconds: how long it took, to learn from.
@@ -173,43 +183,81 @@ class Watchdog:
         with self._lock:
             self._silent_seconds = 0.0
             self._beats += 1
-            expected = 0.0
+            phase = self._phases[-1]
+            if phase.kind:
+                self._learn(phase)
+                phase.timeout_seconds = self._limit(phase.kind, self._step_timeout_seconds)
+                return
+            least = self._step_timeout_seconds
             if seconds is not None and compiled:
-                expected = COMPILED_TIMES * seconds
+                self._compiled_seconds = max(self._compiled_seconds, seconds)
+                least = max(least, COMPILED_TIMES * seconds)
             elif seconds is not None:
-                self._learned_seconds.append(seconds)
-            if self._learned_seconds:
-                expected = max(expected, TIMES_LEARNED * statistics.median(self._learned_seconds))
-            self._phases[0] = _Phase("training", max(self._step_timeout_seconds, expected))
+                self._paces[TRAINING].append(seconds)
+            self._phases[0] = _Phase(TRAINING, self._limit(TRAINING, least))
 
     @contextlib.contextmanager
-    def phase(self, what: str, timeout_seconds: float) -> Iterator[None]:
-        """Inside, only `timeout_seconds` count; `what` completes "no progress while ..."."""
-        entered = _Phase(what, timeout_seconds)
+    def phase(self, what: str, timeout_seconds: float, kind: str = "") -> Iterator[None]:
+        """Inside, only `timeout_seconds` count; `what` completes "no progress while ...".
+
+        Args:
+            kind: of work whose usual time is learned, from beat to beat, or as a whole where none comes.
+                `timeout_seconds` is then what it may take until the first beat, or 20 times that time.
+        """
         with self._lock:
+            limit = self._limit(kind, timeout_seconds) if kind else timeout_seconds
+            entered = _Phase(what, limit, kind)
             self._silent_seconds = 0.0
             self._phases.append(entered)
         try:
             yield
         finally:
             with self._lock:
+                if kind and not entered.beats:
+                    self._learn(entered)
                 self._silent_seconds = 0.0
                 self._phases.remove(entered)
 
     def unlimited(self) -> ContextManager[None]:
         """A phase of code that is not ours, and of output that somebody may read slowly."""
-        return self.phase("in the callbacks", math.inf)
+        return self.phase(IN_CALLBACKS, math.inf)
+
+    def waiting(self) -> ContextManager[None]:
+        """A phase in which nothing is done but to wait for the other ranks."""
+        return self.phase(WAITING, self._phases[0].timeout_seconds)
 
     def ask(self, others: Others) -> None:
-        """From now on `others` is asked, before the process is ended, whether another rank is at work."""
+        """From now on `others` is asked whether a rank is lost, or at work so that it is waited for."""
         self._others = others
 
     def state(self) -> State:
         """What the process is doing."""
         with self._lock:
             phase = self._phases[-1]
-            usual = statistics.median(self._learned_seconds) if self._learned_seconds else 0.0
-            return State(phase.what, phase.timeout_seconds, self._silent_seconds, self._beats, usual)
+            learned = self._paces[TRAINING]
+            once = sum(max(pace) for pace in self._paces.values() if pace)
+            if not (phase.kind or phase.what in (TRAINING, WAITING, IN_CALLBACKS)):
+                once += self._compiled_seconds  # it may be at that again
+            return State(
+                phase=phase.what,
+                timeout_seconds=phase.timeout_seconds,
+                silent_seconds=self._silent_seconds,
+                beats=self._beats,
+                step=self._step,
+                usual_seconds=statistics.median(learned) if learned else 0.0,
+                step_limit_seconds=self._phases[0].timeout_seconds,
+                stop_seconds=2 * once,
+            )
+
+    def _learn(self, phase: _Phase) -> None:
+        now = time.monotonic()
+        self._paces[phase.kind].append(now - phase.since)
+        phase.since = now
+        phase.beats += 1
+
+    def _limit(self, kind: str, least: float) -> float:
+        pace = self._paces[kind]
+        return max(least, TIMES_LEARNED * statistics.median(pace)) if pace else least
 
     def _watch(self) -> None:
         before = time.monotonic()
@@ -221,10 +269,14 @@ class Watchdog:
                 self._silent_seconds += min(now - before, 2 * self._poll_seconds)
                 phase, silent_seconds = self._phases[-1], self._silent_seconds
             before = now
-            if silent_seconds <= phase.timeout_seconds:
-                continue
-            if self._others is None or not self._others.are_at_work():
-                _give_up(phase, silent_seconds, self._others)
+            others = self._others
+            lost = others.lost() if others is not None else ""
+            if not lost:
+                if silent_seconds <= phase.timeout_seconds:
+                    continue
+                if others is not None and others.are_at_work():
+                    continue
+            _give_up(phase, silent_seconds, others, lost)
 
 
 class State(NamedTuple):
@@ -234,7 +286,10 @@ class State(NamedTuple):
     timeout_seconds: float
     silent_seconds: float
     beats: int  # steps or batches since the start
-    usual_seconds: float  # from one to the next; 0 while that is not known
+    step: int  # global
+    usual_seconds: float  # from one step to the next; 0 while that is not known
+    step_limit_seconds: float  # that the run may wait for a step
+    stop_seconds: float  # that it may take from a request to stop to the end, by what it took so far
 
 
 class Others(abc.ABC):
@@ -245,33 +300,49 @@ class Others(abc.ABC):
         """Whether one of them does something that may take its time, so that it is waited for."""
 
     @abc.abstractmethod
+    def lost(self) -> str:
+        """Why one of them will not come back, so that this rank need not wait; empty if all may."""
+
+    @abc.abstractmethod
     def story(self) -> str:
         """What each of them was doing when it was last heard of, a line each."""
+
+    @abc.abstractmethod
+    def leave(self, reason: str) -> None:
+        """Tells them why this rank ends."""
 
 
 class _Phase:
     """What the process is doing and how long it may be silent; compared by identity."""
 
-    def __init__(self, what: str, timeout_seconds: float) -> None:
+    def __init__(self, what: str, timeout_seconds: float, kind: str = "") -> None:
         self.what = what
         self.timeout_seconds = timeout_seconds
+        self.kind = kind
+        self.since = time.monotonic()  # of its last beat
+        self.beats = 0
 
 
-def _give_up(phase: _Phase, silent_seconds: float, others: Optional[Others]) -> None:
+def _give_up(phase: _Phase, silent_seconds: float, others: Optional[Others], lost: str) -> None:
     """Says what hung and where, and ends the process."""
     story = others.story() if others is not None else ""
-    text = (
-        f"{story}no progress for {silent_seconds:.0f} s while {phase.what}, {phase.timeout_seconds:.0f} s "
+    reason = lost or (
+        f"no progress for {silent_seconds:.0f} s while {phase.what}, {phase.timeout_seconds:.0f} s "
         "are allowed: a rank died or waits for data, or the step takes longer than "
-        f"--step_timeout_seconds or --first_step_timeout_seconds; {GIVES_UP}\n"
+        "--step_timeout_seconds or --first_step_timeout_seconds"
     )
+    # Where nobody reads what is written, the kernel ends this process: the stacks are written with the
+    # interpreter's lock held.
+    signal.alarm(SAYING_SECONDS)
     try:
+        if others is not None:
+            others.leave(reason)
         # Straight to the descriptors: a thread that hangs may hold the lock of sys.stderr. The reason
         # comes last, where the end of the log is looked at.
         faulthandler.dump_traceback(file=2, all_threads=True)
-        os.write(2, text.encode())
+        os.write(2, f"{story}{reason}; {GIVES_UP}\n".encode())
     finally:
-        os._exit(1)
+        os._exit(EXIT_HUNG if PARENT in os.environ else EXIT_FAILED)
 
 
 def watch_parent() -> None:

@@ -41,6 +41,8 @@ from densenet_keras.training.callbacks import (
 )
 from densenet_keras.training.evaluation import Validation
 
+SAVING_SECONDS = 600.0  # that a checkpoint may take, unless earlier ones took long as well
+
 
 def train(
     config: Config,
@@ -220,10 +222,11 @@ def _callbacks(
 ) -> List[tf.keras.callbacks.Callback]:
     """The callbacks of a run, in the order that `callbacks` gives the reasons for."""
     primary, plan = rank.topology.is_primary, work.plan
-    log_dir, timeout_seconds = config.run.log_dir, float(config.device.first_step_timeout_seconds)
+    log_dir = config.run.log_dir
 
     def save(step: int) -> None:
-        with rank.watchdog.phase(f"saving the checkpoint of step {step}", timeout_seconds):
+        what = f"saving the checkpoint of step {step}"
+        with rank.watchdog.phase(what, SAVING_SECONDS, kind="saving"):
             nodes.saver.save(work.session, step, primary)
 
     ordered: List[Any] = [StopOnNonFinite(), Throughput(plan)]

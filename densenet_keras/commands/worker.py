@@ -12,6 +12,7 @@ import dataclasses
 import faulthandler
 import os
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -19,8 +20,8 @@ from typing import Iterator, NoReturn, Optional, Set
 
 from densenet_keras import backends
 from densenet_keras.commands.tensorflow_import import import_tensorflow
-from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
-from densenet_keras.launch import rank_logs, rendezvous
+from densenet_keras.errors import EXIT_CRASHED, EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
+from densenet_keras.launch import rank_logs, rank_states, rendezvous
 from densenet_keras.rank import Rank
 from densenet_keras.settings import config
 from densenet_keras.settings.config import Config
@@ -100,7 +101,13 @@ class _Job(threading.Thread):
             sys.path.append(os.getcwd())  # for the user's callbacks
         device = configuration.device
         watchdog = Watchdog(device.first_step_timeout_seconds, device.step_timeout_seconds)
-        with watchdog, _addressed(configuration, topology, watchdog) as topology:
+        announcer = rank_states.Announcer(configuration.run.log_dir, topology.rank, watchdog)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(watchdog)
+            stack.enter_context(announcer.announcing())
+            topology = stack.enter_context(_addressed(configuration, topology, watchdog))
+            if topology.size > 1:
+                announcer.meet(topology, configuration.run.log_dir)
             import_tensorflow()
             from densenet_keras.commands import ranks
 
@@ -123,9 +130,14 @@ def _addressed(configuration: Config, topology: Topology, watchdog: Watchdog) ->
 
 
 def _write_stacks_to(log_path: str) -> None:
-    """After a fatal signal the stacks of all threads go to the log, not above the advice on the console."""
+    """The stacks of all threads go to the log, not above the advice on the console.
+
+    After a fatal signal, and after SIGUSR1, by which the launcher asks a rank that hangs.
+    """
     with contextlib.suppress(OSError):
-        faulthandler.enable(file=os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+        file = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        faulthandler.enable(file=file)
+        faulthandler.register(signal.SIGUSR1, file=file)
 
 
 def _bind_cores(cores: str) -> None:
@@ -142,17 +154,19 @@ def _report(error: BaseException, log_path: Optional[str] = None) -> int:
     """Says what a rank failed with; returns its exit code."""
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         return error.code or EXIT_DONE
+    code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     if isinstance(error, (UsageError, RunError)):
         text = f"error: {error}\n"
     else:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        code = EXIT_CRASHED if PARENT in os.environ else EXIT_FAILED
     sys.stderr.write(text)
     if log_path is not None:
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(log_path), exist_ok=True)
             with open(log_path, "a", encoding="utf-8") as file:
                 file.write(text)
-    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+    return code
 
 
 def _leave(code: int) -> NoReturn:
@@ -160,7 +174,7 @@ def _leave(code: int) -> NoReturn:
 
     After a failure nothing else runs either: it might wait for peers as well.
     """
-    if code != EXIT_FAILED:
+    if code not in (EXIT_FAILED, EXIT_CRASHED):
         guard = threading.Timer(LEAVE_SECONDS, os._exit, args=[code])
         guard.daemon = True
         guard.start()

@@ -16,6 +16,7 @@ import time
 from typing import Any, Dict, Iterator
 
 from densenet_keras.errors import UsageError
+from densenet_keras.launch import processes
 
 NAME = ".lock"
 PATIENCE_SECONDS = 3.0  # a run that was killed a moment ago is still ending
@@ -42,7 +43,12 @@ def held(log_dir: str) -> Iterator[int]:
             "write to"
         ) from error
     done = threading.Event()
-    me = {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "began": _began(os.getpid())}
+    me = {
+        "host": socket.gethostname(),
+        "boot": processes.machine(),
+        "pid": os.getpid(),
+        "began": processes.began(os.getpid()),
+    }
     beating = threading.Thread(target=_beat, args=(descriptor, me, done), name="lock", daemon=True)
     try:
         _wait_for(descriptor, log_dir)
@@ -85,8 +91,8 @@ def _lives(descriptor: int, holder: Dict[str, Any]) -> bool:
     """Whether the holder that the file names still runs, although the kernel knows of no lock."""
     if not holder:
         return False
-    if holder["boot"] == _boot():
-        return _began(holder["pid"]) == holder["began"]
+    if holder["boot"] == processes.machine():
+        return processes.began(holder["pid"]) == holder["began"]
     for _ in range(SILENT_BEATS):
         time.sleep(BEAT_SECONDS)
         if _read(descriptor).get("beat") != holder["beat"]:
@@ -113,17 +119,3 @@ def _read(descriptor: int) -> Dict[str, Any]:
         values = json.loads(os.pread(descriptor, 4096, 0).decode())
         return {name: values[name] for name in ("host", "boot", "pid", "began", "beat")}
     return {}
-
-
-def _boot() -> str:
-    """Tells hosts and their boots, and containers with processes of their own, apart."""
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    return socket.gethostname()
-
-
-def _began(pid: int) -> str:
-    """When a process of this host began, in ticks since boot; empty if there is none."""
-    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-        return file.read().rpartition(")")[2].split()[19]
-    return ""

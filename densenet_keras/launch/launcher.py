@@ -18,7 +18,14 @@ from typing import Dict, Iterator, List, Mapping, Sequence
 import densenet_keras
 from densenet_keras import backends, terminal
 from densenet_keras.checkpoints import run_folder
-from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError
+from densenet_keras.errors import (
+    EXIT_CRASHED,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_HUNG,
+    EXIT_USAGE,
+    RunError,
+)
 from densenet_keras.launch.diagnosis import diagnose, first_error
 from densenet_keras.launch.supervisor import Failure, Outcome, RankStart, say, supervise
 from densenet_keras.settings.config import Config
@@ -137,19 +144,22 @@ def report(outcome: Outcome) -> int:
 
 
 def _report_failure(outcome: Outcome, failure: Failure) -> None:
-    rank, code = failure
+    rank, code = failure.rank, failure.code
     shown_rank = min(outcome.logs)  # its output is on the console already
     if rank == shown_rank and code == EXIT_USAGE:
         return
     log = outcome.logs[rank]
     first = " first" if len(outcome.logs) > 1 else ""
     say(f"rank {rank} failed{first}: {_cause(code)}")
+    for line in failure.story:
+        say(line)
     error = first_error(log.text()) if code == -signal.SIGABRT else ""
     if error:
         say(f"a library ended it; the first error in its log: {error}")
-    if len(outcome.logs) > 1:
+    tail = log.tail() if len(outcome.logs) > 1 else []
+    if tail:
         say(f"the end of its log {log.path}:")
-        for line in log.tail():
+        for line in tail:
             say(f"  | {line}")
     else:
         say(f"its log: {log.path}")
@@ -161,6 +171,10 @@ def _report_failure(outcome: Outcome, failure: Failure) -> None:
 
 
 def _cause(code: int) -> str:
+    if code == EXIT_HUNG:
+        return "it made no progress"
+    if code == EXIT_CRASHED:
+        code = EXIT_FAILED  # as it would be without a launcher
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import IO, BinaryIO, List
 
+from densenet_keras.launch.outlet import Outlet
+
 FOLDER = "rank_logs"
 TAIL_LINES = 25
 TAIL_BYTES = 1 << 20  # what is read of a log to explain a failure
@@ -37,9 +39,13 @@ class RankLog:
 
     def text(self) -> str:
         """What this start wrote, the last megabyte of it, as clean lines."""
+        return self.text_from(self._start)
+
+    def text_from(self, start: int) -> str:
+        """As `text`, from byte `start` of the file on."""
         with open(self.path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(self._start, size - TAIL_BYTES))
+            file.seek(max(start, size - TAIL_BYTES))
             return "\n".join(_clean(line) for line in file.read().split(b"\n"))
 
     def tail(self, lines: int = TAIL_LINES) -> List[str]:
@@ -95,26 +101,20 @@ class FinalLines:
         return body.rpartition(b"\r")[2] + line[len(body) :]
 
 
-def tee(source: IO[bytes], log: FinalLines, console: BinaryIO) -> threading.Thread:
+def tee(source: IO[bytes], log: FinalLines, console: Outlet) -> threading.Thread:
     """Starts a thread that copies `source` to the log and, byte for byte, to the console, to its end."""
 
     def copy() -> None:
-        shown = True
         with source:
             for data in iter(lambda: os.read(source.fileno(), READ_BYTES), b""):
-                # A process that writes to a pipe that is not read stands still: neither a full disk nor a
-                # closed terminal may end this loop.
+                # A process that writes to a pipe nobody reads stands still: not even a full disk may end
+                # this loop.
                 with contextlib.suppress(OSError):
                     log.write(data)
-                try:
-                    if shown:
-                        console.write(data)
-                        console.flush()
-                except (OSError, ValueError):
-                    shown = False
+                console.put(data)
         with contextlib.suppress(OSError):
             log.finish()
 
-    thread = threading.Thread(target=copy, name="console", daemon=True)
+    thread = threading.Thread(target=copy, name="tee", daemon=True)
     thread.start()
     return thread

@@ -13,7 +13,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, TextIO, Tuple, Union
 
-from densenet_keras.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, RunError
+from densenet_keras.errors import EXIT_DONE, EXIT_HUNG, EXIT_INTERRUPTED, EXIT_TERMINATED, RunError
+from densenet_keras.launch.hangs import HangWatch
+from densenet_keras.launch.outlet import Outlet
 from densenet_keras.launch.rank_logs import FinalLines, RankLog, tee
 from densenet_keras.watchdog import ASKED_BY, SIGNALS, is_repeated
 
@@ -33,10 +35,14 @@ class RankStart(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """The rank that failed first: exit code, or minus the signal that killed it."""
+    """The rank that failed first: exit code, or minus the signal that killed it.
+
+    With EXIT_HUNG it is the rank that the others waited for; `story` then says what all of them did.
+    """
 
     rank: int
     code: int
+    story: Tuple[str, ...] = ()
 
 
 @dataclass
@@ -72,7 +78,7 @@ def supervise(
     Raises:
         RunError: a process could not be started; none is left then.
     """
-    ranks = _Ranks(grace_seconds)
+    ranks = _Ranks(grace_seconds, log_dir)
     with ranks.receiving_signals():
         try:
             for start in starts:
@@ -85,8 +91,10 @@ def supervise(
 class _Ranks:
     """The processes, and what happens to them."""
 
-    def __init__(self, grace_seconds: float) -> None:
+    def __init__(self, grace_seconds: float, log_dir: str) -> None:
         self._grace_seconds = grace_seconds
+        self._hangs = HangWatch(log_dir)
+        self._outlets: List[Outlet] = []  # the last one is that of stderr
         # Signal handlers append to it too, which excludes a Queue: its lock may be held just then. (A
         # SimpleQueue may wait for ever in Python 3.7, whatever the time-out.)
         self._events: Deque[Union[int, _Exited]] = deque()
@@ -136,8 +144,10 @@ class _Ranks:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         self._running[start.rank] = process
         if shown:
-            pairs = [(process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer)]
-            self._tees = [tee(pipe, FinalLines(log.file), console) for pipe, console in pairs if pipe]
+            for pipe, stream in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+                if pipe:
+                    self._outlets.append(Outlet(stream.fileno(), log.path))
+                    self._tees.append(tee(pipe, FinalLines(log.file), self._outlets[-1]))
         threading.Thread(
             target=self._announce_exit, args=(start.rank, process.pid), name="exit", daemon=True
         ).start()
@@ -160,9 +170,18 @@ class _Ranks:
                     self._on_signal(event)
             elif self._due and self._due[0][0] <= time.monotonic():
                 self._send(self._due.pop(0)[1])
+            elif self._outcome.failure is None and self._hangs.is_due():
+                self._look_for_hangs()
             else:
                 time.sleep(POLL_SECONDS)
         return self._outcome
+
+    def _look_for_hangs(self) -> None:
+        notes, hung = self._hangs.poll(self._pids())
+        for note in notes:
+            self._say(note)
+        if hung is not None:
+            self._fail(hung, EXIT_HUNG)
 
     def _on_signal(self, number: int) -> None:
         now = time.monotonic()
@@ -175,7 +194,7 @@ class _Ranks:
         self._asked_at = now
         if self._outcome.stop_signal:
             return  # a rank was asked before
-        say("stopping: the ranks finish their session.run, save and leave; again to kill them")
+        self._say("stopping: the ranks finish their session.run, save and leave; again to kill them")
         self._stop(ASKED_BY[signal.Signals(number)])
 
     def _stop(self, signum: int) -> None:
@@ -193,12 +212,28 @@ class _Ranks:
             return
         if code in STOPPED:  # somebody sent the signal to this rank alone
             if not self._outcome.stop_signal:
-                say(f"rank {rank} was asked to stop by {STOPPED[code].name}: all ranks stop")
+                self._say(f"rank {rank} was asked to stop by {STOPPED[code].name}: all ranks stop")
                 self._stop(STOPPED[code])
             return
-        self._outcome.failure = Failure(rank, code)
+        self._fail(rank, code)
+
+    def _fail(self, rank: int, code: int) -> None:
+        story: Tuple[str, ...] = ()
+        if code == EXIT_HUNG:  # before the ranks are ended: the one that is waited for may tell where it is
+            rank, story = self._hangs.judge(self._pids(), rank, self._outcome.logs)
+        self._outcome.failure = Failure(rank, code, story)
         now = time.monotonic()
         self._due = [(now + seconds, signum) for seconds, signum in ABORT]
+
+    def _pids(self) -> Dict[int, int]:
+        return {rank: process.pid for rank, process in self._running.items()}
+
+    def _say(self, text: str) -> None:
+        """As `say`, without waiting for whoever reads it."""
+        if self._outlets:
+            self._outlets[-1].put(f"{text}\n".encode())
+        else:
+            say(text)
 
     def _send(self, signum: int) -> None:
         if signum == signal.SIGKILL and self._outcome.failure is None:
@@ -213,6 +248,12 @@ class _Ranks:
             process.wait()
         for thread in self._tees:
             thread.join(DRAIN_SECONDS)
+        # Whoever reads the console may take any time, unless somebody wants this process to end.
+        patience = time.monotonic() + DRAIN_SECONDS
+        for outlet in self._outlets:
+            outlet.finish(
+                lambda: bool(self._events or self._outcome.stop_signal) and time.monotonic() > patience
+            )
         for log in self._outcome.logs.values():
             log.close()
 

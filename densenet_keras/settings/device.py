@@ -38,9 +38,9 @@ class DeviceConfig:
         rule=at_least(1),
     )
     step_timeout_seconds: int = flag(
-        600,
+        60,
         "how long a rank may make no progress before the run is given up; raised by itself to 20 "
-        "times the learned time of a session.run",
+        "times the usual time of a step, or of a session.run where steps run on the device",
         rule=at_least(1),
     )
     dry_run: bool = flag(

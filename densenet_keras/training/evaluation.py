@@ -100,7 +100,8 @@ class Validation:
             disable=not rank.topology.is_primary,
             **patience,
         )
-        with bar, naming_bad_records(), rank.watchdog.phase("evaluating", self._timeout_seconds):
+        evaluating = rank.watchdog.phase("evaluating", self._timeout_seconds, kind="evaluating")
+        with bar, naming_bad_records(), evaluating:
             agreement = _StopAgreement(self.host_sum, session, rank)
             for done in range(1, self._batches + 1):
                 with self._announced(bar, rank):

@@ -113,7 +113,8 @@ def _train(work: Run, hooks: CallbackList, chunks: _Chunks, rank: Rank, agree: C
             hooks.on_train_batch_end(batch, logs)
             if end % plan.steps_per_epoch == 0 or end == plan.total_steps:
                 epoch.end(logs.progress)
-        requests = agree(STOP_TRAINING * bool(model.stop_training) + INTERRUPT * bool(stop.signal))
+        with rank.watchdog.waiting():
+            requests = agree(STOP_TRAINING * bool(model.stop_training) + INTERRUPT * bool(stop.signal))
         if requests:
             # All ranks must leave the same way, whichever of them asked.
             model.stop_training = requests % INTERRUPT > 0
@@ -147,13 +148,15 @@ class _Chunks:
     def run(self, start: int, end: int) -> StepLogs:
         """Runs steps start to end, or fewer if a rank is asked to stop; scalars and progress of the last."""
         count = end - start
+        self._watchdog.at(start)
         begun = time.monotonic()
         with contextlib.ExitStack() as first_time:
             if count not in self._counts_seen:
                 # A device may compile another graph for another number of steps.
                 what = f"running {count} steps for the first time"
                 first_time.enter_context(self._watchdog.phase(what, self._timeout_seconds))
-            pulse = _Pulse(self._stop, self._watchdog, first_time, compiles=count not in self._counts_seen)
+            compiles = count not in self._counts_seen
+            pulse = _Pulse(start, self._stop, self._watchdog, first_time, compiles)
             self._counts_seen.add(count)
             result = self._run_steps(count, pulse)
         seconds = time.monotonic() - begun
@@ -188,15 +191,22 @@ class _Pulse:
     """Called between the steps of a chunk: tells the watchdog, and the backend whether to stop."""
 
     def __init__(
-        self, stop: StopFlag, watchdog: Watchdog, first_time: contextlib.ExitStack, compiles: bool
+        self,
+        step: int,
+        stop: StopFlag,
+        watchdog: Watchdog,
+        first_time: contextlib.ExitStack,
+        compiles: bool,
     ) -> None:
-        self._stop, self._watchdog = stop, watchdog
+        self._step, self._stop, self._watchdog = step, stop, watchdog
         self._first_time, self._compiles = first_time, compiles
         self._before = time.monotonic()
         self.felt = False
 
     def __call__(self) -> bool:
         now = time.monotonic()
+        self._step += 1
+        self._watchdog.at(self._step)
         self._watchdog.beat(now - self._before, compiled=self._compiles)
         self._first_time.close()  # only the first step compiles, where they come one by one
         self._compiles = False

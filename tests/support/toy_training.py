@@ -67,11 +67,17 @@ class Watchdog:
     def beat(self, seconds=None, compiled=False):
         self.beats.append(None if compiled else seconds)
 
+    def at(self, step):
+        pass
+
     def unlimited(self):
         return contextlib.nullcontext()
 
+    def waiting(self):
+        return contextlib.nullcontext()
+
     @contextlib.contextmanager
-    def phase(self, what, timeout_seconds):
+    def phase(self, what, timeout_seconds, kind=""):
         self.phases.append((what, timeout_seconds))
         yield
 

@@ -21,8 +21,8 @@ def watch(monkeypatch):
     class GivenUp(Exception):
         pass
 
-    def give_up(phase, silent_seconds, others):
-        raise GivenUp(phase.what)
+    def give_up(phase, silent_seconds, others, lost):
+        raise GivenUp(lost or phase.what)
 
     def run(watchdog, polls):
         now = 0.0
@@ -106,11 +106,42 @@ def test_code_that_is_not_ours_may_take_its_time(watch):
     assert watch(watchdog, [(1.0, callbacks.__enter__), *[(1.0, nothing)] * 1000]) is None
 
 
+def test_a_kind_of_work_has_its_own_pace(watch):
+    """An evaluation's batches teach nothing about steps, and the other way round."""
+    watchdog = make(step_timeout_seconds=3.0)
+    watchdog.beat(1.0)
+    evaluating = watchdog.phase("evaluating", 8.0, kind="evaluating")
+    quiet = [(1.0, nothing)]
+    slow_batch = [*quiet, (1.0, watchdog.beat)]
+    first = [(1.0, evaluating.__enter__), *quiet * 6, (1.0, watchdog.beat)]
+    assert watch(watchdog, [*first, *slow_batch * 3, *quiet * 39]) is None
+    assert watch(watchdog, quiet * 2) == "evaluating"
+    evaluating.__exit__(None, None, None)
+    assert watchdog.state().timeout_seconds == 20 * 1.0
+
+
+def test_a_phase_without_beats_teaches_its_whole_time(watch):
+    watchdog = make()
+    saving = watchdog.phase("saving", 3.0, kind="saving")
+    assert watch(watchdog, [(1.0, saving.__enter__), (1.0, nothing), (1.0, nothing)]) is None
+    saving.__exit__(None, None, None)
+    with watchdog.phase("saving", 3.0, kind="saving"):
+        assert watchdog.state().timeout_seconds > 3.0
+    assert watchdog.state().stop_seconds > 0.0
+
+
 class AtWork(watchdogs.Others):
     at_work = True
+    gone = ""
 
     def are_at_work(self):
         return self.at_work
+
+    def lost(self):
+        return self.gone
+
+    def leave(self, reason):
+        pass
 
     def story(self):
         return ""
@@ -124,3 +155,11 @@ def test_a_rank_waits_for_another_that_is_at_work(watch):
     assert watch(watchdog, quiet * 100) is None
     others.at_work = False
     assert watch(watchdog, quiet) == "training"
+
+
+def test_a_lost_rank_ends_the_wait_for_it_at_once(watch):
+    watchdog, others = make(), AtWork()
+    watchdog.beat()
+    watchdog.ask(others)
+    others.gone = "rank 1 is gone"
+    assert watch(watchdog, [(1.0, nothing)]) == "rank 1 is gone"

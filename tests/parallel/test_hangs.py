@@ -1,0 +1,176 @@
+"""Ranks that stop, die or hang while others wait for them: real processes, without TensorFlow."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from densenet_keras.checkpoints import run_folder
+from densenet_keras.launch import rank_states
+from densenet_keras.settings.config import Config
+from tests.support.paths import ROOT
+
+LIMIT_SECONDS = 60  # to end a test that hangs; none measures time
+
+# A rank as `commands.worker` makes one, whose work is a step and then one of these functions. Rank 0 waits.
+RANK = """
+import contextlib, os, signal, sys, threading, time
+from densenet_keras.commands import worker
+from densenet_keras.checkpoints import run_folder
+from densenet_keras.launch import rank_states
+from densenet_keras.settings.config import Config
+
+class Failed(Exception):
+    pass
+
+def run(config, rank):
+    with rank.watchdog.phase("starting", 60.0):
+        path = rank_states.path_of(config.run.log_dir, 1 - rank.topology.rank)
+        while not os.path.exists(path):
+            time.sleep(0.05)
+        time.sleep(3)  # until the others have seen this one write
+    rank.watchdog.at(17)
+    rank.watchdog.beat(0.01)
+    time.sleep(1)  # until others can read that
+    globals()[os.environ["DOES"] if rank.topology.rank else "wait"](rank)
+
+def wait(rank):
+    threading.Event().wait()
+
+def stop(rank):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    wait(rank)
+
+def die(rank):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def fail(rank):
+    raise Failed("no such layer")
+
+def hold_the_interpreter(rank):
+    import ctypes
+    ctypes.PyDLL(None).sleep(60)
+
+def be_in_a_callback(rank):
+    with rank.watchdog.unlimited():
+        time.sleep(9)
+    os._exit(2)
+
+import types, unittest.mock
+sys.modules["tensorflow"] = unittest.mock.MagicMock()
+sys.modules["densenet_keras.commands.ranks"] = types.SimpleNamespace(run=run)
+worker.main()
+"""
+
+LAUNCH = """
+import sys
+from densenet_keras.settings import config
+from densenet_keras.launch import launcher
+settings = config.Config().replace(
+    log_dir=sys.argv[1], rank_size=2, backend="tensorflow", step_timeout_seconds=5
+)
+sys.exit(launcher.launch(settings, command=[sys.executable, "-c", sys.argv[2]]))
+"""
+
+
+def launch(folder, what):
+    """What a launcher says of two ranks, of which the second does `what`."""
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, str(folder), RANK],
+        env={**os.environ, "PYTHONPATH": ROOT, "DOES": what},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode()
+
+
+def test_a_stopped_rank_is_named_and_not_the_one_that_waits_for_it(tmp_path):
+    code, said = launch(tmp_path, "stop")
+    assert code == 1
+    assert "rank 1 failed first: it made no progress" in said
+    assert "stopped by a signal such as SIGSTOP while training, at step 17" in said
+    assert "the Python stack of rank 1:" in said
+    assert "in stop" in said
+    assert "rank 0 waited for rank 1" in said
+
+
+def test_a_rank_whose_interpreter_is_held_is_named(tmp_path):
+    code, said = launch(tmp_path, "hold_the_interpreter")
+    assert code == 1
+    assert "rank 1 failed first: it made no progress" in said
+    assert "in hold_the_interpreter" in said
+
+
+def test_a_rank_is_waited_for_while_somebody_elses_code_runs_in_it(tmp_path):
+    """Nine seconds, where five are allowed for a step."""
+    assert launch(tmp_path, "be_in_a_callback")[0] == 2
+
+
+@pytest.fixture
+def ranks(tmp_path):
+    """Two ranks of TF_CONFIG, which no launcher looks after; both end with the test."""
+    started = []
+
+    def start(what):
+        with socket.socket() as first, socket.socket() as second:
+            for each in (first, second):
+                each.bind(("127.0.0.1", 0))
+            addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second)]
+        config = Config().replace(
+            log_dir=str(tmp_path), rank_size=2, backend="tensorflow", step_timeout_seconds=5
+        )
+        path = run_folder.write_configuration(config)
+        for rank in range(2):
+            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", RANK, path],
+                    env={**os.environ, "PYTHONPATH": ROOT, "DOES": what, "TF_CONFIG": json.dumps(task)},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+        out = started[0].communicate(timeout=LIMIT_SECONDS)[0].decode()
+        return started[0].returncode, out.splitlines()[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("die", "rank 1 is gone: its process"),
+        ("stop", "this rank waits for rank 1 (process "),
+        ("fail", "has ended: it failed: Failed: no such layer"),
+    ],
+)
+def test_without_a_launcher_the_waiting_rank_names_the_other(ranks, what, said):
+    code, last_line = ranks(what)
+    assert code == 1
+    assert said in last_line
+    assert last_line.endswith("this rank gives up")
+
+
+def test_a_rank_of_another_host_that_was_killed_is_found_by_its_port(tmp_path):
+    """Its process cannot be seen from here; its host refuses connections to where it listened."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    watchdog = rank_states.Watchdog(60.0, 60.0)
+    me = rank_states.Announcer(str(tmp_path), 0, watchdog)
+    topology = rank_states.Topology(0, 2, 0, 1, ("127.0.0.1:1", address))
+    peers = rank_states.Peers(str(tmp_path), topology, me)
+    silent = watchdog.state()._replace(silent_seconds=10.0)
+    peers._views[1].stale_seconds = rank_states.STALE_SECONDS
+    peers.look(silent)
+    assert not peers.lost(), "once may be an accident"
+    peers.look(silent)
+    assert peers.lost() == f"rank 1 is gone: nothing listens at {address} any more"
