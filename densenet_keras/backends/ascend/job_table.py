@@ -52,14 +52,18 @@ def job_table(
     if not path and size == 1:
         return None, ""
     if path:
+        if size == 1 and not config.ascend.rank_table and not os.path.exists(path):
+            raise UsageError(
+                f"RANK_TABLE_FILE={path} does not exist; unset RANK_TABLE_FILE, one device needs no table"
+            )
         table = _load(path, not config.device.dry_run)
+        if size == 1 and len(table.ranks()) > 1 and not config.ascend.rank_table:
+            raise UsageError(
+                f"RANK_TABLE_FILE={path} is a table of {len(table.ranks())} ranks, but --rank_size is 1; "
+                "unset RANK_TABLE_FILE to use one device, or give the size of the table"
+            )
         # HCCL reads every value as a string: a table with numbers is written anew, as the older form is.
         if table.form == "server_list":
-            if size == 1 and len(table.ranks()) > 1 and not config.ascend.rank_table:
-                raise UsageError(
-                    f"RANK_TABLE_FILE={path} is a table of {len(table.ranks())} ranks, but --rank_size is 1; "
-                    "unset RANK_TABLE_FILE to use one device, or give the size of the table"
-                )
             table.check(size, chip)
             if not table.has_numbers:
                 return table, os.path.abspath(path)

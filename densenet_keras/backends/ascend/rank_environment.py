@@ -49,6 +49,7 @@ def rank_environments(
     size = config.device.rank_size
     environ = _set_variables(base_env)
     _refuse_conflicts(environ, size)
+    _check_named_devices(environ, machine)
     table, table_path = job_table(config, environ, machine, hccn_conf_path, size)
     if table is None:
         ranks: Sequence[Tuple[int, Device]] = [(0, Device(_single_device(environ, machine), "", 0))]
@@ -87,6 +88,7 @@ def complete_environment(
     place = Topology.from_environment(environ, config)
     rank, size = place.rank, place.size
     _refuse_conflicts(environ, size)
+    _check_named_devices(environ, machine)
     if environ.get("RANK_TABLE_FILE") == written_path(config):
         config = config.replace(rank_table="")  # the launcher has translated it already
     table, table_path = job_table(config, environ, machine, hccn_conf_path, place.local_size)
@@ -162,18 +164,28 @@ def _refuse_conflicts(environ: Mapping[str, str], size: int) -> None:
 def _single_device(environ: Mapping[str, str], machine: Machine) -> int:
     """The chip of a lone rank: what the user set, else the first that is there."""
     if "DEVICE_ID" in environ:
-        device_id = _number(environ, "DEVICE_ID")
-        if machine.device_ids and device_id not in machine.device_ids:
-            raise UsageError(
-                f"DEVICE_ID={device_id}, but only "
-                f"{', '.join(f'/dev/davinci{number}' for number in machine.device_ids)} exist here; "
-                "correct or unset it"
-            )
-        return device_id
+        return _number(environ, "DEVICE_ID")
     if "ASCEND_DEVICE_ID" in environ:
         logical = _number(environ, "ASCEND_DEVICE_ID")
         return machine.device_ids[logical] if logical < len(machine.device_ids) else logical
     return next(iter(machine.device_ids), 0)
+
+
+def _check_named_devices(environ: Mapping[str, str], machine: Machine) -> None:
+    """Refuses the number of a device that does not exist, whoever has set it: a user or a scheduler."""
+    if not machine.device_ids:
+        return  # a plan made elsewhere
+    shown = ", ".join(f"/dev/davinci{number}" for number in machine.device_ids)
+    if "DEVICE_ID" in environ and _number(environ, "DEVICE_ID") not in machine.device_ids:
+        raise UsageError(
+            f"DEVICE_ID={environ['DEVICE_ID']}, but only {shown} exist here; correct or unset it"
+        )
+    count = len(machine.device_ids)
+    if "ASCEND_DEVICE_ID" in environ and _number(environ, "ASCEND_DEVICE_ID") >= count:
+        raise UsageError(
+            f"ASCEND_DEVICE_ID={environ['ASCEND_DEVICE_ID']}, but it counts the devices here, which are "
+            f"{shown}: 0 to {count - 1}; correct or unset it"
+        )
 
 
 def _check_visible(server: Server, machine: Machine) -> None:

@@ -34,10 +34,14 @@ def load(path: str) -> RankTable:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+            values = json.load(file, parse_int=_whole)
     except OSError as error:
         raise UsageError(
             f"rank table {path} cannot be read: {error.strerror}; give an existing file with --rank_table"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"rank table {path} is not text (byte {error.start}), but must be JSON; write it anew"
         ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"rank table {path} is not JSON: {error}; write it anew") from error
@@ -51,8 +55,8 @@ def load(path: str) -> RankTable:
             servers=servers,
             source=path,
             status=status,
-            version=str(values.get("version", "")),
-            server_count=str(values.get("server_count", "")),
+            version=_shortened(str(values.get("version", ""))),
+            server_count=_shortened(str(values.get("server_count", ""))),
             values=values,
             has_numbers=_has_numbers(values),
         )
@@ -63,6 +67,15 @@ def load(path: str) -> RankTable:
     if status == INITIALIZING:
         return RankTable(servers=(), source=path, status=status)
     raise UsageError(f"rank table {path} has neither server_list nor group_list; write it in version 1.0")
+
+
+def _whole(digits: str) -> Any:
+    """A number, or the text of one that no field can mean: Python refuses to read thousands of digits."""
+    return int(digits) if len(digits) <= 2 * _MOST_DIGITS else digits
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 def _has_numbers(value: Any) -> bool:
@@ -102,10 +115,10 @@ class _Reader:
         """An integer that the file holds as a string or a number."""
         text = str(entry.get(key, ""))
         if not re.fullmatch(rf"\d{{1,{_MOST_DIGITS}}}", text):
-            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
             raise self._error(
                 place,
-                f"{key} is {shown!r}, but must be a whole number from 0, of at most {_MOST_DIGITS} digits",
+                f"{key} is {_shortened(text)!r}, but must be a whole number from 0, of at most "
+                f"{_MOST_DIGITS} digits",
             )
         return int(text)
 

@@ -203,6 +203,26 @@ def test_an_address_may_be_of_version_6(save):
     rank_table.load(save(values)).check(2)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("DEVICE_ID", "9", "DEVICE_ID=9, but only /dev/davinci0, .* exist here; correct or unset it"),
+        ("ASCEND_DEVICE_ID", "8", "ASCEND_DEVICE_ID=8, but it counts the devices here.*: 0 to 7; correct"),
+        ("DEVICE_ID", "first", "DEVICE_ID=first must be a whole number"),
+    ],
+)
+def test_a_device_that_does_not_exist_is_refused_whoever_starts_the_rank(
+    tmp_path, save, name, value, message
+):
+    wrong = {name: value}
+    with pytest.raises(UsageError, match=message):
+        rank_environments(config(tmp_path, 1), wrong, machine=SERVER)
+    task = {**wrong, "RANK_ID": "1", "RANK_SIZE": "2"}
+    two = config(tmp_path, 2, rank_table=save(one_server((0, 1))))
+    with pytest.raises(UsageError, match=message):
+        complete_environment(two, task, machine=SERVER)
+
+
 def test_numbers_are_rewritten_as_the_strings_that_the_library_reads(save, tmp_path):
     values = two_servers(server_count=2, version=1.0)
     values["server_list"][1]["device"][3].update(device_id=3, rank_id=11)
@@ -215,6 +235,19 @@ def test_numbers_are_rewritten_as_the_strings_that_the_library_reads(save, tmp_p
     assert (table["version"], table["server_count"]) == ("1.0", "2")
     assert table["server_list"][1]["device"][3] == entry(3, "192.0.2.12", 11)
     assert rank_table.load(written).has_numbers is False
+
+
+def test_a_table_that_is_no_text_or_holds_endless_numbers_is_refused_in_words(save, tmp_path):
+    path = tmp_path / "binary.json"
+    path.write_bytes(b'{"status": "\xff"}')
+    with pytest.raises(UsageError, match=r"binary.json is not text \(byte 12\).*write it anew"):
+        rank_table.load(str(path))
+    endless = json.dumps(two_servers()).replace('"device_id": "3"', '"device_id": ' + 5000 * "9", 1)
+    with pytest.raises(UsageError, match=r"device_id is '9+\.\.\. \(5000 characters\)'"):
+        rank_table.load(save(endless))
+    counted = json.dumps(two_servers()).replace('"server_count": "2"', '"server_count": ' + 5000 * "9", 1)
+    with pytest.raises(UsageError, match=r"server_count is '9+\.\.\. \(5000 characters\)', but"):
+        rank_table.load(save(counted)).check(16)
 
 
 def test_a_nic_configuration_that_is_no_text_is_refused_in_words(tmp_path):
@@ -236,9 +269,16 @@ def test_one_server_needs_no_addresses_but_all_or_none(save):
         rank_table.load(save(values)).check(8)
 
 
-def test_a_left_over_table_says_to_unset_it(save, tmp_path):
-    with pytest.raises(UsageError, match="16 ranks, but --rank_size is 1; unset RANK_TABLE_FILE"):
-        rank_environments(config(tmp_path, 1), {"RANK_TABLE_FILE": save(two_servers())}, machine=SERVER)
+@pytest.mark.parametrize(("values", "ranks"), [(two_servers(), 16), (grouped(), 4)])
+def test_a_left_over_table_says_to_unset_it(save, tmp_path, values, ranks):
+    with pytest.raises(UsageError, match=f"{ranks} ranks, but --rank_size is 1; unset RANK_TABLE_FILE"):
+        rank_environments(config(tmp_path, 1), {"RANK_TABLE_FILE": save(values)}, machine=SERVER)
+
+
+def test_a_variable_that_names_no_table_any_more_says_to_unset_it(tmp_path):
+    gone = {"RANK_TABLE_FILE": str(tmp_path / "gone.json")}
+    with pytest.raises(UsageError, match="does not exist; unset RANK_TABLE_FILE"):
+        rank_environments(config(tmp_path, 1), gone, machine=SERVER)
 
 
 def test_a_device_that_does_not_exist_is_refused(tmp_path):
