@@ -83,7 +83,30 @@ def read(prefix: str) -> Optional[Manifest]:
         raise BrokenManifest(f"{path} is damaged, or was edited: its checksum is not that of what it says")
     if content.get("format") != FORMAT:
         raise BrokenManifest(f"{path} is of another version of this program")
+    if not _says_what_is_read(content):
+        raise BrokenManifest(
+            f"{path} lacks step or files, or holds them in another form; somebody wrote it anew"
+        )
     return content
+
+
+def _says_what_is_read(content: Mapping[str, Any]) -> bool:
+    """Whether a manifest has the form that `write` gives it: its checksum does not tell who wrote it."""
+    described, names = content.get("files"), content.get("class_names")
+    return (
+        type(content.get("step")) is int
+        and (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names)))
+        and isinstance(described, dict)
+        and all(
+            ending.startswith(".")
+            and os.sep not in ending
+            and "\0" not in ending
+            and isinstance(each, dict)
+            and type(each.get("bytes")) is int
+            and isinstance(each.get("sha256"), str)
+            for ending, each in described.items()
+        )
+    )
 
 
 def readable(prefix: str) -> Optional[Manifest]:

@@ -150,7 +150,7 @@ class _Table:
             )
 
 
-@tf.autograph.experimental.do_not_convert  # nothing needs it, and it takes half of the time to start
+@tf.autograph.experimental.do_not_convert  # nothing needs it, and it takes a third of a start
 def build_evaluation(
     config: Config, inputs: Inputs, backend: Backend
 ) -> Tuple[Validation, saver.Saver, List[tf.Operation]]:

@@ -142,7 +142,7 @@ class Training(NamedTuple):
     initialise: List[tf.Operation]
 
 
-@tf.autograph.experimental.do_not_convert  # nothing needs it, and it takes half of the time to start
+@tf.autograph.experimental.do_not_convert  # nothing needs it, and it takes a third of a start
 def build_training(
     config: Config,
     plan: RunPlan,

@@ -144,7 +144,7 @@ def opened(config: Config, topology: Topology, path: str) -> Iterator[Inference]
             yield Inference(config, names, session, nodes)
 
 
-@tf.autograph.experimental.do_not_convert  # nothing needs it, and it takes half of the time to start
+@tf.autograph.experimental.do_not_convert  # nothing needs it, and it takes a third of a start
 def _build(config: Config, reader: PictureReader, backend: Backend) -> Tuple[_Nodes, saver.Saver, Any]:
     tf.keras.backend.set_learning_phase(0)
     size, batch_size = config.model.image_size, config.data.batch_size

@@ -17,9 +17,11 @@ import numpy as np
 
 from densenet_keras.backends.ascend import rank_table
 from densenet_keras.checkpoints import files as checkpoint_files
+from densenet_keras.checkpoints import manifest
 from densenet_keras.commands import main
 from densenet_keras.data import record_index, records, tfrecord
 from densenet_keras.data.record_reader import RecordReader
+from densenet_keras.errors import RunError, UsageError
 from densenet_keras.launch import launcher, rendezvous
 from densenet_keras.launch.supervisor import Outcome
 from densenet_keras.network.weights import source as weights
@@ -545,6 +547,49 @@ class Checkpoints(Subject):
         return "whole"
 
 
+class Manifest(Subject):
+    """The manifest of a checkpoint, its checksum made right again every other time."""
+
+    def prepare(self) -> None:
+        from tests.support import networks
+
+        self.run = networks.write_run(self.at("run"), num_classes=10)
+        os.remove(os.path.join(self.run, "run.json"))
+        self.prefix = os.path.join(self.run, "model.ckpt-7")
+        config = Config().replace(model="densenet_tiny", num_classes=10)
+        about = {
+            "checkpoint": "model.ckpt-7", "step": 7, "epoch": 0.5, "data": {"step": 7},
+            "configuration": config.to_json(), "class_names": [str(n) for n in range(10)],
+        }  # fmt: skip
+        manifest.write(self.prefix, checkpoint_files.ENDINGS, about)
+        self.whole = json.loads(get(self.prefix + manifest.ENDING).decode())
+
+    def attempt(self, chance: random.Random) -> Optional[str]:
+        from densenet_keras.checkpoints import run_folder, saver
+        from densenet_keras.data import classes
+
+        spoiled = mutations.spoiled_json(chance, self.whole)
+        if chance.random() < 0.5:
+            with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+                values = json.loads(spoiled.decode("utf-8", "surrogatepass"))
+                values.pop(manifest._CHECKSUM, None)
+                spoiled = json.dumps({**values, manifest._CHECKSUM: manifest._of_content(values)}).encode()
+        put(self.prefix + manifest.ENDING, spoiled)
+        code = command(["verify", self.run])
+        for read in (
+            lambda: saver.find_resumable(self.run),
+            lambda: run_folder.stored_config(self.run),
+            lambda: run_folder.stored_config(self.prefix),
+            lambda: classes.of_checkpoint(self.prefix, 0),
+        ):
+            with contextlib.suppress(UsageError, RunError):
+                read()
+        for aside in os.listdir(self.run):
+            if aside.startswith(checkpoint_files.SET_ASIDE):
+                raise Failed("a whole checkpoint was set aside")
+        return code
+
+
 class Pictures(Subject):
     """Pictures given to `predict`, and those in records whose checksum is right."""
 
@@ -609,7 +654,8 @@ SUBJECTS: Dict[str, Callable[[str], Subject]] = {
     "records": Records, "examples": Examples, "index": Index, "rank_table": RankTable, "hccn_conf": HccnConf,
     "run_json": RunJson, "metrics": Metrics, "labels": Labels, "rendezvous": Rendezvous,
     "environment": Environment, "flags": Flags, "csv": Csv, "weights": Weights, "keras_h5": KerasDescription,
-    "checkpoints": Checkpoints, "pictures": Pictures, "training_pictures": TrainingPictures,
+    "checkpoints": Checkpoints, "manifest": Manifest, "pictures": Pictures,
+    "training_pictures": TrainingPictures,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     python -m tests.endurance.kill --kinds signal_some --seed 0 --ranks 1,2 --only 3
 
 A trial starts a small run, does its harm, gives the same command again, and so two to four times; then it
-leaves the run to end. Its weights, momentum, moving statistics and metrics lines must be those of a run that was left alone.
+leaves the run to end. Its weights, momentum, moving statistics and metrics lines must be those of a run that
+was left alone.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Run:
         self.log_dir = log_dir
         arguments = [
             "--model", "densenet_tiny", "--num_classes", "10", "--intra_op_threads", "1",
-            "--data_threads", "1", "--data_dir", data_dir, "--log_dir", log_dir, "--batch_size", str(GLOBAL_BATCH // ranks),
+            "--data_threads", "1", "--data_dir", data_dir, "--log_dir", log_dir,
+            "--batch_size", str(GLOBAL_BATCH // ranks),
             "--iterations_per_loop", "1", "--save_checkpoints_steps", str(SAVED_EVERY), "--max_train_steps",
             str(STEPS), "--T_max", "8", "--mode", "train_and_evaluate", "--epochs_between_evals", "3",
             "--rank_size", str(ranks), *more,

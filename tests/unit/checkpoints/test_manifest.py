@@ -96,6 +96,19 @@ def test_a_broken_manifest_does_not_cost_the_checkpoint(run, path, content, capl
     assert not verify(path)[0].whole
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"files": 3}, {"files": {".index": 3}}, {"files": {"/../x": {"bytes": 0, "sha256": ""}}}, {"step": "5"},
+     {"class_names": [1]}],
+)  # fmt: skip
+def test_a_manifest_written_anew_in_another_form_counts_as_none(run, path, changes):
+    content = {**manifest.read(path), **changes}
+    with open(path + manifest.ENDING, "w", encoding="utf-8") as file:
+        json.dump({**content, manifest._CHECKSUM: manifest._of_content(content)}, file)
+    assert saver.find_resumable(run)[:2] == (path, 5)
+    assert "holds them in another form" in verify(path)[0].note
+
+
 def test_a_changed_character_of_the_configuration_is_noticed(path):
     with open(path + manifest.ENDING, encoding="utf-8") as file:
         text = file.read()
