@@ -130,10 +130,9 @@ def test_a_run_gives_up_when_all_steps_overflow(data_dir, table, tmp_path):
     assert "--overflow_debug" in output
 
 
-@pytest.mark.parametrize("generation", ["older", "newer"])
-def test_a_record_that_went_bad_is_named_though_the_device_does_not_say_it(generation, tmp_path):
-    """The older adapter aborts, the newer hands over the engine's text; the record is in the log alone."""
-    data_dir = records.write_noise(tmp_path / "data", train=8, validation=8)
+def trained_on_a_record_that_went_bad(folder, **environ):
+    """What a run says whose input fails after the start; it must fail."""
+    data_dir = records.write_noise(folder / "data", train=8, validation=8)
     open_split(data_dir, "train")  # builds the index, which the run trusts
     shard = os.path.join(data_dir, "train-00000-of-00002")
     times = os.stat(shard)
@@ -141,11 +140,17 @@ def test_a_record_that_went_bad_is_named_though_the_device_does_not_say_it(gener
         file.seek(40)
         file.write(b"\xff\xff\xff\xff")
     os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
-    output = commands.run(
+    return commands.run(
         "train_keras.py", "--backend", "ascend", "--rank_size", 1, *TINY, "--data_dir", data_dir,
-        "--batch_size", 2, "--log_dir", tmp_path / "run", "--max_train_steps", 8, "--mode", "train", code=1,
-        cwd=str(tmp_path), HOME=str(tmp_path), PYTHONPATH=ASCEND, SIMULATED_NPU_GENERATION=generation,
+        "--batch_size", 2, "--log_dir", folder / "run", "--max_train_steps", 8, "--mode", "train", code=1,
+        cwd=str(folder), HOME=str(folder), PYTHONPATH=ASCEND, **environ,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("generation", ["older", "newer"])
+def test_a_record_that_went_bad_is_named_though_the_device_does_not_say_it(generation, tmp_path):
+    """The older adapter aborts, the newer hands over the engine's text; the record is in the log alone."""
+    output = trained_on_a_record_that_went_bad(tmp_path, SIMULATED_NPU_GENERATION=generation)
     assert "the input failed: " in output
     assert "train-00000-of-00002" in output.rpartition("the input failed: ")[2]
     assert "intact when the index was built" in output.rpartition("the input failed: ")[2]
@@ -154,6 +159,32 @@ def test_a_record_that_went_bad_is_named_though_the_device_does_not_say_it(gener
         assert "the first error in its log: E tf_adapter/kernels/host_queue_dataset_op.cc" in output
     else:
         assert "failed, the NPU is shut down: InternalError: GeOp1_0GEOP::::DoRunAsync Failed" in output
+
+
+def test_a_shut_down_that_hangs_does_not_swallow_the_reason(tmp_path):
+    output = trained_on_a_record_that_went_bad(
+        tmp_path, SIMULATED_NPU_GENERATION="newer", SIMULATED_NPU_SHUTDOWN="hang",
+        DENSENET_KERAS_SHUTDOWN_SECONDS="1",
+    )  # fmt: skip
+    in_order = [
+        "failed, the NPU is shut down: InternalError: GeOp1_0GEOP::::DoRunAsync Failed",
+        "after the failure: the NPU did not shut down within 1 s (DENSENET_KERAS_SHUTDOWN_SECONDS); see",
+        "the input failed: ",
+        "train-00000-of-00002",
+    ]
+    places = [output.rindex(text) for text in in_order]
+    assert places == sorted(places)
+
+
+def test_a_shut_down_that_hangs_after_training_is_said_and_loses_nothing(data_dir, tmp_path):
+    output = commands.run(
+        "train_keras.py", "--backend", "ascend", "--rank_size", 1, *TINY, "--data_dir", data_dir,
+        "--batch_size", 2, "--log_dir", tmp_path, "--max_train_steps", 2, "--mode", "train", code=1,
+        cwd=str(tmp_path), HOME=str(tmp_path), PYTHONPATH=ASCEND, SIMULATED_NPU_SHUTDOWN="hang",
+        DENSENET_KERAS_SHUTDOWN_SECONDS="1",
+    )  # fmt: skip
+    assert "error: the NPU did not shut down within 1 s" in output
+    assert commands.variables(tmp_path / "model.ckpt-2")
 
 
 def test_the_plan_of_imagenet_on_eight_npus_is_sound(tmp_path):

@@ -20,6 +20,7 @@ from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.backends.ascend import session as npu_session
 from densenet_keras.backends.ascend.loss_scale import FiniteLossScaleOptimizer
 from densenet_keras.backends.ascend.overflow import OverflowCounter
+from densenet_keras.backends.ascend.rank_environment import shutdown_seconds
 from densenet_keras.backends.base import Backend, ChunkResult, Step, go_on
 from densenet_keras.errors import RunError
 from densenet_keras.schedule import RunPlan
@@ -140,7 +141,7 @@ class AscendBackend(Backend):
             failure = error
             raise
         finally:
-            npu_session.close(session, stop, failure)
+            npu_session.close(session, stop, failure, shutdown_seconds(os.environ))
             self._loop_op = None
             self._compiled.clear()
 

@@ -24,6 +24,9 @@ TABLELESS = ("CM_CHIEF_IP", "CM_CHIEF_PORT", "CM_CHIEF_DEVICE", "CM_WORKER_SIZE"
 PER_RANK = ("RANK_ID", "DEVICE_ID", "ASCEND_DEVICE_ID", "DEVICE_INDEX")
 CONNECT_TIMEOUT_SECONDS = (120, 7200)  # what the library accepts
 LEAST_CONNECT_TIMEOUT_SECONDS = 600  # ranks compile at different speeds
+# How long the device may take to shut down; profiles are written then.
+SHUTDOWN_SECONDS = "DENSENET_KERAS_SHUTDOWN_SECONDS"
+DEFAULT_SHUTDOWN_SECONDS = 60
 # How long a rank that has compiled waits in its first exchange for one that still compiles. The 910 rounds
 # down to multiples of 68 (hccl, docs/zh/user_guide/hccl_env/HCCL_EXEC_TIMEOUT.md).
 EXEC_TIMEOUT_STEP_SECONDS = 68
@@ -124,6 +127,20 @@ def core_range(cores: Sequence[int], local_rank: int, local_size: int) -> str:
     return ",".join(f"{first}-{last}" for first, last in parts)
 
 
+def shutdown_seconds(environ: Mapping[str, str]) -> int:
+    """How long the device may take to shut down.
+
+    Raises:
+        UsageError: the variable is not a whole number of at least 1.
+    """
+    if not environ.get(SHUTDOWN_SECONDS):
+        return DEFAULT_SHUTDOWN_SECONDS
+    seconds = _number(environ, SHUTDOWN_SECONDS)
+    if seconds < 1:
+        raise UsageError(f"{SHUTDOWN_SECONDS}={seconds} must be at least 1; correct or unset it")
+    return seconds
+
+
 def _set_variables(environ: Mapping[str, str]) -> Dict[str, str]:
     # An empty value means unset: an empty JOB_ID fails inside the adapter as a missing one does.
     return {name: value for name, value in environ.items() if value != ""}
@@ -152,6 +169,7 @@ def _refuse_conflicts(environ: Mapping[str, str], size: int) -> None:
         raise UsageError(
             f"JOB_ID={job} may have letters, digits, - and _ only, and no leading 0 if all are digits"
         )
+    shutdown_seconds(environ)
     ranges = {
         "HCCL_CONNECT_TIMEOUT": CONNECT_TIMEOUT_SECONDS,
         "HCCL_EXEC_TIMEOUT": (1, EXEC_TIMEOUT_SECONDS[1]),

@@ -13,13 +13,12 @@ from tensorflow.core.protobuf import rewriter_config_pb2
 from densenet_keras.backends.ascend import adapter
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
+from densenet_keras.backends.ascend.rank_environment import SHUTDOWN_SECONDS
 from densenet_keras.errors import RunError
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
 logger = logging.getLogger(__name__)
-
-SHUTDOWN_SECONDS = 60.0
 
 
 def config_proto(options: npu_options.Options) -> tf.compat.v1.ConfigProto:
@@ -100,7 +99,7 @@ def close(
     session: tf.compat.v1.Session,
     stop: tf.Operation,
     failure: Optional[BaseException],
-    timeout_seconds: float = SHUTDOWN_SECONDS,
+    timeout_seconds: float,
 ) -> None:
     """Stops the device system, then the session; what goes wrong here does not hide `failure`.
 
@@ -126,7 +125,8 @@ def close(
     thread.join(timeout_seconds)
     if thread.is_alive():
         problems.append(
-            f"the NPU did not shut down within {timeout_seconds:.0f} s; see npu-smi info before the next run"
+            f"the NPU did not shut down within {timeout_seconds:.0f} s ({SHUTDOWN_SECONDS}); see "
+            "npu-smi info before the next run"
         )
     else:
         session.close()

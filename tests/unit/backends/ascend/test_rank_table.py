@@ -511,6 +511,7 @@ def test_a_rank_that_has_compiled_waits_for_one_that_still_compiles(tmp_path, se
         (1, {"JOB_ID": "my job"}, "JOB_ID=my job may have"),
         (1, {"HCCL_CONNECT_TIMEOUT": "30"}, "HCCL_CONNECT_TIMEOUT=30 must be 120 to 7200"),
         (1, {"HCCL_EXEC_TIMEOUT": "0"}, "HCCL_EXEC_TIMEOUT=0 must be 1 to 17340"),
+        (1, {"DENSENET_KERAS_SHUTDOWN_SECONDS": "0"}, "DENSENET_KERAS_SHUTDOWN_SECONDS=0 must be at least 1"),
         (1, {"DEVICE_ID": "first"}, "DEVICE_ID=first must be a whole number"),
         (3, {}, "--rank_size 3 on one server.*--rank_table"),
         (16, {}, "--rank_size 16 on one server.*--rank_table"),

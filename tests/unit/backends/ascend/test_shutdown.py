@@ -51,8 +51,8 @@ def test_a_clean_end_says_nothing(log):
 @pytest.mark.parametrize(("behaviour", "after"), [
     ("returns", ["closed"]),
     ("fails", ["closed", "after the failure: the NPU did not shut down cleanly: device 3 is lost"]),
-    ("hangs", ["after the failure: the NPU did not shut down within 0 s; "
-               "see npu-smi info before the next run"]),
+    ("hangs", ["after the failure: the NPU did not shut down within 0 s "
+               "(DENSENET_KERAS_SHUTDOWN_SECONDS); see npu-smi info before the next run"]),
 ])  # fmt: skip
 def test_the_reason_of_a_failure_is_said_before_the_device_is_shut_down(log, behaviour, after):
     end(log, behaviour, ValueError("a bad record"))
