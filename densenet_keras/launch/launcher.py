@@ -44,7 +44,7 @@ def launch(config: Config, *, command: Sequence[str], grace_seconds: float = GRA
     Args:
         config: resolved and validated.
         command: what each rank runs; the path of the configuration is appended.
-        grace_seconds: how long ranks that were asked to stop may take.
+        grace_seconds: how long ranks that were asked to stop may take at least.
 
     Raises:
         UsageError: the run folder cannot be written, or the environment contradicts the settings.

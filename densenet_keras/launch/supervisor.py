@@ -22,6 +22,7 @@ from densenet_keras.watchdog import ASKED_BY, SIGNALS, is_repeated
 # After a failure the other ranks mostly hang inside TensorFlow: seconds after it, signal. One that is
 # on its way out has the time between.
 ABORT = ((0.0, signal.SIGTERM), (2.0, signal.SIGKILL))
+LEAVE_SECONDS = 30.0  # of a rank that has saved
 DRAIN_SECONDS = 2.0
 POLL_SECONDS = 0.05
 STOPPED = {EXIT_INTERRUPTED: signal.SIGINT, EXIT_TERMINATED: signal.SIGTERM}
@@ -72,8 +73,9 @@ def supervise(
     """Runs `command` once for each of `starts` and returns when all have ended.
 
     The first rank's output also goes to this process's stdout and stderr. SIGINT and SIGTERM are
-    passed on; ranks that have not left `grace_seconds` later are killed, at a second signal at once. A
-    signal that follows within a second is not a second one: see `watchdog.is_repeated`.
+    passed on; ranks that have not left `grace_seconds` later, or as much later as their session.runs
+    need, are killed, at a second signal at once. A signal that follows within a second is not a second
+    one: see `watchdog.is_repeated`.
 
     Raises:
         RunError: a process could not be started; none is left then.
@@ -194,12 +196,21 @@ class _Ranks:
         self._asked_at = now
         if self._outcome.stop_signal:
             return  # a rank was asked before
-        self._say("stopping: the ranks finish their session.run, save and leave; again to kill them")
+        seconds = self._grace()
+        self._say(
+            "stopping: the ranks finish their session.run, save and leave, for which they have "
+            f"{seconds:.0f} s; again to kill them"
+        )
         self._stop(ASKED_BY[signal.Signals(number)])
+
+    def _grace(self) -> float:
+        """How long ranks that are asked to stop now may take, by what their steps and saves took so far."""
+        known = self._hangs.stop_seconds()
+        return max(self._grace_seconds, known + LEAVE_SECONDS if known else 0.0)
 
     def _stop(self, signum: int) -> None:
         self._outcome.stop_signal = signum
-        self._due = [(time.monotonic() + self._grace_seconds, signal.SIGKILL)]
+        self._due = [(time.monotonic() + self._grace(), signal.SIGKILL)]
         self._send(signum)
 
     def _on_exit(self, rank: int) -> None:
@@ -212,7 +223,10 @@ class _Ranks:
             return
         if code in STOPPED:  # somebody sent the signal to this rank alone
             if not self._outcome.stop_signal:
-                self._say(f"rank {rank} was asked to stop by {STOPPED[code].name}: all ranks stop")
+                self._say(
+                    f"rank {rank} was asked to stop by {STOPPED[code].name}: all ranks stop, for which they "
+                    f"have {self._grace():.0f} s"
+                )
                 self._stop(STOPPED[code])
             return
         self._fail(rank, code)

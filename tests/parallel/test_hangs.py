@@ -2,15 +2,18 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from densenet_keras.checkpoints import run_folder
-from densenet_keras.launch import rank_states
+from densenet_keras.launch import hangs, rank_states
 from densenet_keras.settings.config import Config
+from tests.support import commands
 from tests.support.paths import ROOT
 
 LIMIT_SECONDS = 60  # to end a test that hangs; none measures time
@@ -20,7 +23,7 @@ RANK = """
 import contextlib, os, signal, sys, threading, time
 from densenet_keras.commands import worker
 from densenet_keras.checkpoints import run_folder
-from densenet_keras.launch import rank_states
+from densenet_keras.launch import hangs, rank_states
 from densenet_keras.settings.config import Config
 
 class Failed(Exception):
@@ -33,7 +36,8 @@ def run(config, rank):
             time.sleep(0.05)
         time.sleep(3)  # until the others have seen this one write
     rank.watchdog.at(17)
-    rank.watchdog.beat(0.01)
+    if os.environ["DOES"] != "take_long":
+        rank.watchdog.beat(0.01)
     time.sleep(1)  # until others can read that
     globals()[os.environ["DOES"] if rank.topology.rank else "wait"](rank)
 
@@ -53,6 +57,12 @@ def fail(rank):
 def hold_the_interpreter(rank):
     import ctypes
     ctypes.PyDLL(None).sleep(60)
+
+def take_long(rank):
+    rank.watchdog.beat(40.0)
+    rank.stop.let_finish()
+    while not rank.stop.is_set:
+        time.sleep(0.05)
 
 def be_in_a_callback(rank):
     with rank.watchdog.unlimited():
@@ -109,6 +119,29 @@ def test_a_rank_whose_interpreter_is_held_is_named(tmp_path):
 def test_a_rank_is_waited_for_while_somebody_elses_code_runs_in_it(tmp_path):
     """Nine seconds, where five are allowed for a step."""
     assert launch(tmp_path, "be_in_a_callback")[0] == 2
+
+
+def test_a_run_of_long_steps_has_more_time_to_stop(tmp_path):
+    """Twice the longest step and half a minute, where others have one minute."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(tmp_path), RANK],
+        env={**os.environ, "PYTHONPATH": ROOT, "DOES": "take_long"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        commands.wait_for(lambda: _longest_step(tmp_path) == 40.0, process)
+        time.sleep(2 * hangs.POLL_SECONDS)  # until the launcher has read it, too
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=LIMIT_SECONDS)[0].decode()
+    finally:
+        process.kill()
+    assert "for which they have 110 s" in said
+
+
+def _longest_step(folder):
+    found = rank_states.read(str(folder), 1)
+    return found.state.usual_seconds if found else 0.0
 
 
 @pytest.fixture
