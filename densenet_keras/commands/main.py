@@ -156,6 +156,8 @@ def _run(config: Config) -> int:
             return launcher.launch(config, command=RANK_COMMAND)
         if is_primary:
             run_folder.write_request(config)
+            if config.device.max_restarts:
+                launcher.say("note: --max_restarts is not used: this command starts no ranks, it is one")
         from densenet_keras.commands import worker  # what a rank needs, the launcher does not
 
         return worker.run_configuration(config)

@@ -28,6 +28,11 @@ from densenet_keras.settings.config import Config
 from densenet_keras.topology import CORES, Topology, adopt_rank_size
 from densenet_keras.watchdog import PARENT, TERMINAL, StopFlag, Watchdog, watch_parent
 
+# Of programs, callbacks of the user's among them: the next start would end in the same way.
+_MISTAKES = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, NotImplementedError,
+    SyntaxError, SystemExit, TypeError, ValueError,
+)  # fmt: skip
 JOIN_SECONDS = 0.2
 MEETING_SECONDS = 300.0
 LEAVE_SECONDS = 30.0
@@ -159,7 +164,8 @@ def _report(error: BaseException, log_path: Optional[str] = None) -> int:
         text = f"error: {error}\n"
     else:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        code = EXIT_CRASHED if PARENT in os.environ else EXIT_FAILED
+        if PARENT in os.environ and not isinstance(error, _MISTAKES):
+            code = EXIT_CRASHED
     sys.stderr.write(text)
     if log_path is not None:
         with contextlib.suppress(OSError):

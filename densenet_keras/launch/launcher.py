@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import sys
-from typing import Dict, Iterator, List, Mapping, Sequence
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence
 
 import densenet_keras
 from densenet_keras import backends, terminal
@@ -27,6 +27,7 @@ from densenet_keras.errors import (
     RunError,
 )
 from densenet_keras.launch.diagnosis import diagnose, first_error
+from densenet_keras.launch.restarts import Restarts
 from densenet_keras.launch.supervisor import Failure, Outcome, RankStart, say, supervise
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import LOCAL_RANK, LOCAL_SIZE, Topology
@@ -39,7 +40,7 @@ LOOPBACK = "127.0.0.1"
 def launch(config: Config, *, command: Sequence[str], grace_seconds: float = GRACE_SECONDS) -> int:
     """Starts and supervises the ranks of this host; returns the exit code of the whole.
 
-    The configuration is left in the run folder.
+    After an accident they are started again, see `restarts`. The configuration is left in the run folder.
 
     Args:
         config: resolved and validated.
@@ -50,6 +51,17 @@ def launch(config: Config, *, command: Sequence[str], grace_seconds: float = GRA
         UsageError: the run folder cannot be written, or the environment contradicts the settings.
         RunError: a process could not be started.
     """
+    restarts = Restarts(config, backends.host(config).local_ranks(config), os.environ)
+    pause_seconds: Optional[float] = 0.0
+    while pause_seconds is not None:
+        outcome = _run_once(config, command, grace_seconds, pause_seconds)
+        code = report(outcome)
+        pause_seconds = restarts.pause_after(outcome)
+    return code
+
+
+def _run_once(config: Config, command: Sequence[str], grace_seconds: float, pause_seconds: float) -> Outcome:
+    """All ranks of this host, from their start to the end of the last."""
     path = run_folder.write_request(config)
     ported = config.device.rank_size > 1 and backends.host(config).needs_addresses
     with reserved_ports(config.device.rank_size if ported else 0) as ports:
@@ -58,8 +70,7 @@ def launch(config: Config, *, command: Sequence[str], grace_seconds: float = GRA
         starts = [_start(config, environment) for environment in environments]
         if len(starts) > 1:
             say(f"starting {len(starts)} ranks; their logs are in {config.run.log_dir}/rank_logs")
-        outcome = supervise([*command, path], starts, config.run.log_dir, grace_seconds)
-    return report(outcome)
+        return supervise([*command, path], starts, config.run.log_dir, grace_seconds, pause_seconds)
 
 
 @contextlib.contextmanager

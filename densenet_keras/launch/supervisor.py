@@ -68,9 +68,13 @@ class _Exited(NamedTuple):
 
 
 def supervise(
-    command: Sequence[str], starts: Sequence[RankStart], log_dir: str, grace_seconds: float
+    command: Sequence[str],
+    starts: Sequence[RankStart],
+    log_dir: str,
+    grace_seconds: float,
+    pause_seconds: float = 0.0,
 ) -> Outcome:
-    """Runs `command` once for each of `starts` and returns when all have ended.
+    """Runs `command` once for each of `starts`, after a pause, and returns when all have ended.
 
     The first rank's output also goes to this process's stdout and stderr. SIGINT and SIGTERM are
     passed on; ranks that have not left `grace_seconds` later, or as much later as their session.runs
@@ -83,7 +87,7 @@ def supervise(
     ranks = _Ranks(grace_seconds, log_dir)
     with ranks.receiving_signals():
         try:
-            for start in starts:
+            for start in starts if ranks.pause(pause_seconds) else ():
                 ranks.start(command, start, log_dir, shown=start is starts[0])
             return ranks.wait()
         finally:
@@ -122,6 +126,16 @@ class _Ranks:
         finally:
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
+
+    def pause(self, seconds: float) -> bool:
+        """Waits; whether no signal came meanwhile."""
+        until = time.monotonic() + seconds
+        while not self._events and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+        for event in self._events:
+            if isinstance(event, int):  # no rank runs that it could be passed on to
+                self._outcome.stop_signal = ASKED_BY[signal.Signals(event)]
+        return not self._outcome.stop_signal
 
     def start(self, command: Sequence[str], start: RankStart, log_dir: str, shown: bool) -> None:
         """Starts one rank, in a session of its own: a terminal's ctrl-C reaches the launcher alone."""
@@ -187,8 +201,9 @@ class _Ranks:
 
     def _on_signal(self, number: int) -> None:
         now = time.monotonic()
-        if self._outcome.failure is not None:
-            return  # all are being ended already
+        if self._outcome.failure is not None:  # all are being ended already
+            self._outcome.stop_signal = ASKED_BY[signal.Signals(number)]
+            return
         if self._asked_at is not None:
             if not is_repeated(number, now - self._asked_at):
                 self._due = [(now, signal.SIGKILL)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from densenet_keras.settings.setting import at_least, flag
+from densenet_keras.settings.setting import TRAINING, at_least, flag
 
 # From the general one to the special: auto takes the last that can be used.
 BACKENDS = ("tensorflow", "ascend")
@@ -42,6 +42,13 @@ class DeviceConfig:
         "how long a rank may make no progress before the run is given up; raised by itself to 20 "
         "times the usual time of a step, or of a session.run where steps run on the device",
         rule=at_least(1),
+    )
+    max_restarts: Optional[int] = flag(
+        None,
+        "how often ranks are started again from the newest checkpoint after a crash, a hang or a lost rank; "
+        "default: 3, and 0 under Slurm and Volcano, which restart jobs themselves, and on several hosts",
+        rule=at_least(0),
+        commands=TRAINING,
     )
     dry_run: bool = flag(
         False, "print the whole plan and the graph check, without a device or the adapter, and stop"

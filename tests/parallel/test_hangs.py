@@ -80,7 +80,8 @@ import sys
 from densenet_keras.settings import config
 from densenet_keras.launch import launcher
 settings = config.Config().replace(
-    log_dir=sys.argv[1], rank_size=2, backend="tensorflow", step_timeout_seconds=5
+    log_dir=sys.argv[1], rank_size=2, backend="tensorflow", step_timeout_seconds=5,
+    max_restarts=0,
 )
 sys.exit(launcher.launch(settings, command=[sys.executable, "-c", sys.argv[2]]))
 """

@@ -63,7 +63,9 @@ from densenet_keras.launch import launcher
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
 log_dir, size, grace_seconds, rank_script, address = sys.argv[1:]
-settings = config.Config().replace(log_dir=log_dir, rank_size=int(size), backend="tensorflow")
+settings = config.Config().replace(
+    log_dir=log_dir, rank_size=int(size), backend="tensorflow", max_restarts=0
+)
 command = [sys.executable, rank_script, address]
 sys.exit(launcher.launch(settings, command=command, grace_seconds=float(grace_seconds)))
 """

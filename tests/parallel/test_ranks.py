@@ -88,6 +88,8 @@ def test_killing_one_rank_ends_the_run_and_names_it(data_dir, tmp_path, victim):
         4,
         "--iterations_per_loop",
         1,
+        "--max_restarts",
+        0,
         "--max_train_steps",
         100000,
     )

@@ -41,7 +41,7 @@ NO_TENSORFLOW = [
     "data.picture_header", "data.exif", "data.classes", "data.tfrecord", "data.order",
     "data.record_index", "data.records", "data.record_reader", "launch.launcher", "launch.supervisor",
     "launch.rank_logs", "launch.rendezvous", "launch.diagnosis", "launch.folder_lock",
-    "launch.hangs", "launch.outlet", "launch.processes", "launch.rank_states",
+    "launch.hangs", "launch.restarts", "launch.outlet", "launch.processes", "launch.rank_states",
     "backends", "backends.ascend.adapter",
     "backends.ascend.options", "backends.ascend.flags", "backends.ascend.machine",
     "backends.ascend.rank_table", "backends.ascend.rank_table_rules", "backends.ascend.job_table",
