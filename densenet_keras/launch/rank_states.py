@@ -261,7 +261,8 @@ class Peers(Others):
             if status == "":
                 return f"rank {rank} is gone: its process {last.pid} on {last.host} was killed"
         is_stale = view.stale_seconds >= STALE_SECONDS
-        if is_stale and self._refuses(rank):
+        # Before the first step a rank need not listen yet: its host may come up later.
+        if is_stale and mine.beats > 0 and self._refuses(rank):
             return f"rank {rank} is gone: nothing listens at {self._topology.addresses[rank]} any more"
         # One that may run has a watchdog of its own. This rank speaks before its own time is over.
         may_run = status != processes.STOPPED and not (status is None and is_stale)

@@ -202,8 +202,12 @@ def test_a_rank_of_another_host_that_was_killed_is_found_by_its_port(tmp_path):
     me = rank_states.Announcer(str(tmp_path), 0, watchdog)
     topology = rank_states.Topology(0, 2, 0, 1, ("127.0.0.1:1", address))
     peers = rank_states.Peers(str(tmp_path), topology, me)
-    silent = watchdog.state()._replace(silent_seconds=10.0)
     peers._views[1].stale_seconds = rank_states.STALE_SECONDS
+    silent = watchdog.state()._replace(silent_seconds=10.0)
+    for _ in range(3):
+        peers.look(silent)
+    assert not peers.lost(), "it may not have started yet"
+    silent = silent._replace(beats=1)
     peers.look(silent)
     assert not peers.lost(), "once may be an accident"
     peers.look(silent)
