@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Pattern, Sequence
 
+from densenet_keras.backends import confirm_lines
+from densenet_keras.backends.confirmation import Backing
 from densenet_keras.settings.programs import Tool
 
 if TYPE_CHECKING:
@@ -108,6 +110,10 @@ class Host(abc.ABC):
             RunError: it is more than there is.
         """
         return []
+
+    def confirmation(self) -> Backing:
+        """What `confirm` tries here; what holds for any backend unless there is more."""
+        return Backing(tuple(confirm_lines.LINES.values()))
 
     @abc.abstractmethod
     def create(self, config: Config, topology: Topology) -> Backend:
