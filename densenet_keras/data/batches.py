@@ -7,14 +7,14 @@ an NPU that is what keeps the whole pipeline on the host.
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.util import deprecation
 
 from densenet_keras.data import images as preprocessing
-from densenet_keras.data.order import NO_RECORD, TrainOrder, eval_batches_per_rank, eval_records
+from densenet_keras.data.order import NO_RECORD, Stream, TrainOrder, eval_batches_per_rank, eval_records
 from densenet_keras.data.record_reader import RecordReader
 from densenet_keras.data.records import BadRecord, Split
 from densenet_keras.settings.config import Config
@@ -23,7 +23,9 @@ from densenet_keras.topology import Topology
 PREFETCH_BATCHES = 2
 
 
-def train_dataset(split: Split, config: Config, topology: Topology, start_step: tf.Tensor) -> tf.data.Dataset:
+def train_dataset(
+    split: Split, config: Config, topology: Topology, start_step: tf.Tensor, stream: Optional[Stream] = None
+) -> tf.data.Dataset:
     """This rank's endless training stream, from global step `start_step` on.
 
     Elements: images [batch, size, size, 3] uint8, labels [batch] int32 from 0. Which image, crop and
@@ -32,13 +34,15 @@ def train_dataset(split: Split, config: Config, topology: Topology, start_step: 
 
     Args:
         start_step: int64 scalar, read when the iterator is initialised.
+        stream: what the run has left out so far, looked at for each batch; by default nothing.
     """
     data, image_size = config.data, _image_size(config)
     reader = RecordReader(split)
     order = TrainOrder(data.seed, len(split), data.batch_size, topology.rank, topology.size)
 
     def read(step: np.int64) -> Tuple[np.ndarray, ...]:
-        batch, following = order.batch(int(step)), order.batch(int(step) + 1)
+        skipped = stream.skipped_images if stream else 0
+        batch, following = order.batch(int(step), skipped), order.batch(int(step) + 1, skipped)
         encoded = reader.images(batch.records, following.records)
         labels = split.label[batch.records] - np.int32(data.label_offset)
         return encoded, labels.astype(np.int32), batch.records, batch.draws

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import Iterator, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 import tensorflow as tf
 
 from densenet_keras.data import batches as pipeline
 from densenet_keras.data import classes, records, synthetic
-from densenet_keras.data.order import eval_batches_per_rank
+from densenet_keras.data.order import Stream, TrainOrder, eval_batches_per_rank
 from densenet_keras.errors import RunError
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
@@ -64,11 +64,21 @@ class Inputs:
         found = classes.find(data.data_dir, data.label_offset, splits)
         return found.names if found.count == count else None
 
-    def train_dataset(self, start_step: tf.Tensor) -> tf.data.Dataset:
+    def train_dataset(self, start_step: tf.Tensor, stream: Stream) -> tf.data.Dataset:
         """See `pipeline.train_dataset`."""
         if self._train is None:
             return synthetic.synthetic_train_dataset(self._config, self._topology)
-        return pipeline.train_dataset(self._train, self._config, self._topology, start_step)
+        return pipeline.train_dataset(self._train, self._config, self._topology, start_step, stream)
+
+    def describe_batch(self, stream: Stream, step: int, rank: int) -> List[str]:
+        """The records of global step `step` on `rank`, in the order of its batch; [] of synthetic data."""
+        if self._train is None:
+            return []
+        data, size = self._config.data, self._topology.size
+        order = TrainOrder(data.seed, len(self._train), data.batch_size, rank, size)
+        return [
+            self._train.describe(int(record)) for record in order.batch(step, stream.skipped_images).records
+        ]
 
     def eval_dataset(self) -> tf.data.Dataset:
         """Pass after pass of `pipeline.eval_dataset`, `eval_batches` batches each."""
