@@ -93,6 +93,9 @@ class Host(abc.ABC):
         """
         return {}
 
+    def prepare_process(self, config: Config, environ: Mapping[str, str]) -> None:  # noqa: B027
+        """Called once in a process that is a rank and nothing else, before TensorFlow is imported."""
+
     def describe_session(
         self, config: Config, plan: Optional[RunPlan], environ: Mapping[str, str]
     ) -> List[str]:
