@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from typing import Any, Callable, List, Mapping, Tuple
+from typing import Any, Callable, List, Mapping, Sized, Tuple
 
 from densenet_keras import backends, schedule
 from densenet_keras.data import records
@@ -105,7 +105,6 @@ def _build(
     from densenet_keras.commands.evaluate import build_evaluation
     from densenet_keras.commands.train import build_training
     from densenet_keras.data.inputs import Inputs
-    from densenet_keras.data.order import Stream
     from densenet_keras.training.callbacks import CosineLearningRate
 
     # What feeds the iterator stays on the host, so any images do.
@@ -114,7 +113,7 @@ def _build(
         validation, _, _ = build_evaluation(config, inputs, backend)
         return [("evaluation", list(validation.sums))], list(validation.model.weights)
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
-    nodes = build_training(config, plan, Stream(0), inputs, rate, backend)
+    nodes = build_training(config, plan, 0, inputs, rate, backend)
     graphs = [("training", [nodes.step.train_op, *nodes.step.metrics.values()])]
     if nodes.validation is not None:
         graphs.append(("evaluation", list(nodes.validation.sums)))
@@ -124,9 +123,12 @@ def _build(
 def _plan(config: Config) -> schedule.RunPlan:
     sizes = _IMAGENET
     if not config.data.synthetic_data and os.path.isdir(config.data.data_dir):
-        data = config.data
-        split = records.open_split(data.data_dir, records.TRAIN, shards=data.shards) if config.trains else ()
-        evaluates = config.run.mode != "train"
-        validation = len(records.open_split(config.data.data_dir, records.VALIDATION)) if evaluates else 0
-        sizes = (len(split), validation)
+        data, policy = config.data, records.Policy.of(config)
+        split: Sized = ()
+        if config.trains:
+            split = records.open_split(data.data_dir, records.TRAIN, shards=data.shards, policy=policy)
+        validation: Sized = ()
+        if config.run.mode != "train":
+            validation = records.open_split(data.data_dir, records.VALIDATION, policy=policy)
+        sizes = (len(split), len(validation))
     return schedule.plan(config, *sizes)

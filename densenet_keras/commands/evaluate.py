@@ -37,6 +37,7 @@ class CheckpointResult(NamedTuple):
     loss: float
     images: int
     seconds: float
+    bad_records: int
 
 
 def evaluate(config: Config, rank: Optional[Rank] = None) -> List[CheckpointResult]:
@@ -73,7 +74,9 @@ def evaluate(config: Config, rank: Optional[Rank] = None) -> List[CheckpointResu
                 )
         if topology.is_primary:
             classes.write(config.run.log_dir, inputs.class_names(), config.data.label_offset)
-        console = Console(config.run.log_dir, config.run.log_name) if topology.is_primary else None
+        console = None
+        if topology.is_primary:
+            console = Console(config.run.log_dir, config.run.log_name, inputs.bad_record_news)
         if console is not None:
             console.write(f"evaluating {len(found)} checkpoints on {inputs.eval_images} images")
         table = _Table(config, rank, session, validation, restorer)

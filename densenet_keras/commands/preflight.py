@@ -178,16 +178,14 @@ def _check_callbacks(callbacks: str) -> None:
     name = ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        # By its last part: the finder looks up the parent of a dotted name among the imported modules.
-        spec = importlib.machinery.PathFinder.find_spec(part, places) if places is not None else None
+        spec = importlib.machinery.PathFinder.find_spec(name, places) if places is not None else None
         if spec is None:
             raise refuse(
                 "callbacks", callbacks,
                 f"no module {name} in the current folder {os.getcwd()} or on PYTHONPATH; start the command "
                 f"where {name.replace('.', '/')}.py can be found",
             )  # fmt: skip
-        inside = spec.submodule_search_locations
-        places = None if inside is None else list(inside)
+        places = spec.submodule_search_locations
 
 
 def _check_data(config: Config, environ: Mapping[str, str]) -> None:
@@ -210,8 +208,9 @@ def _check_data(config: Config, environ: Mapping[str, str]) -> None:
     assert config.model.num_classes is not None
     for name in names:
         split = records.open_split(
-            config.data.data_dir, name, shards=shards[name], progress=scan_progress(name), environ=environ
-        )
+            config.data.data_dir, name, shards=shards[name], progress=scan_progress(name), environ=environ,
+            policy=records.Policy.of(config),
+        )  # fmt: skip
         records.check_labels(split, config.data.label_offset, config.model.num_classes)
         is_short = name == records.TRAIN and len(split) < _global_batch(config)
         if is_short and _speaks(config, environ):
@@ -236,8 +235,9 @@ def classes_in_data(config: Config) -> Optional[int]:
     if os.path.exists(os.path.join(data_dir, classes.LABELS_FILE)):
         return classes.find(data_dir, offset).count
     split = records.open_split(
-        data_dir, records.TRAIN, shards=config.data.shards, progress=scan_progress(records.TRAIN)
-    )
+        data_dir, records.TRAIN, shards=config.data.shards, progress=scan_progress(records.TRAIN),
+        policy=records.Policy.of(config),
+    )  # fmt: skip
     return classes.find(data_dir, offset, [split]).count
 
 

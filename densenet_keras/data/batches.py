@@ -14,38 +14,38 @@ import tensorflow as tf
 from tensorflow.python.util import deprecation
 
 from densenet_keras.data import images as preprocessing
-from densenet_keras.data.order import NO_RECORD, Stream, TrainOrder, eval_batches_per_rank, eval_records
+from densenet_keras.data.bad_records import BadRecords
+from densenet_keras.data.order import NO_RECORD, TrainOrder, eval_batches_per_rank, eval_records, substitute
 from densenet_keras.data.record_reader import RecordReader
-from densenet_keras.data.records import BadRecord, Split
+from densenet_keras.data.records import STRICT, BadRecord, Split
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
 PREFETCH_BATCHES = 2
+MOST_ATTEMPTS = 64  # at one place: more than can fail where a run permits less than all to be bad
 
 
 def train_dataset(
-    split: Split, config: Config, topology: Topology, start_step: tf.Tensor, stream: Optional[Stream] = None
+    split: Split, config: Config, topology: Topology, start_step: tf.Tensor, bad: Optional[BadRecords] = None
 ) -> tf.data.Dataset:
     """This rank's endless training stream, from global step `start_step` on.
 
     Elements: images [batch, size, size, 3] uint8, labels [batch] int32 from 0. Which image, crop and
     flip stand where depends on (seed, pass over the data, position in the pass) alone: not on the
-    number of ranks or threads, nor on where the stream was started.
+    number of ranks or threads, nor on where the stream was started. In the place of a bad record stands
+    the first good one of `order.substitute`.
 
     Args:
         start_step: int64 scalar, read when the iterator is initialised.
-        stream: what the run has left out so far, looked at for each batch; by default nothing.
+        bad: takes note of bad records; by default the first one ends the stream.
     """
     data, image_size = config.data, _image_size(config)
-    reader = RecordReader(split)
     order = TrainOrder(data.seed, len(split), data.batch_size, topology.rank, topology.size)
+    places = _TrainPlaces(split, data.label_offset, bad or BadRecords(split, STRICT))
 
     def read(step: np.int64) -> Tuple[np.ndarray, ...]:
-        skipped = stream.skipped_images if stream else 0
-        batch, following = order.batch(int(step), skipped), order.batch(int(step) + 1, skipped)
-        encoded = reader.images(batch.records, following.records)
-        labels = split.label[batch.records] - np.int32(data.label_offset)
-        return encoded, labels.astype(np.int32), batch.records, batch.draws
+        batch, following = order.batch(int(step)), order.batch(int(step) + 1)
+        return places.batch(batch.records, batch.draws, following.records)
 
     def decode(encoded: tf.Tensor, label: tf.Tensor, draw: tf.Tensor) -> Tuple[tf.Tensor, ...]:
         image = preprocessing.decode_train(
@@ -53,34 +53,106 @@ def train_dataset(
         )
         return image, label
 
+    def careful(_: tf.Tensor, __: tf.Tensor, record: tf.Tensor, draw: tf.Tensor) -> tf.data.Dataset:
+        def attempt(number: tf.Tensor) -> Tuple[tf.Tensor, ...]:
+            kinds: List[Tuple[tf.DType, List[int]]] = [(tf.string, []), (tf.int32, [])]
+            encoded, label = _call_numpy(places.attempt, [record, draw, number], kinds)
+            return decode(encoded, label, draw)
+
+        attempts = tf.data.Dataset.range(MOST_ATTEMPTS).map(attempt)
+        refused = tf.data.Dataset.from_tensors(record).map(lambda one: _refused(attempts, places.refuse, one))
+        return attempts.apply(tf.data.experimental.ignore_errors()).concatenate(refused).take(1)
+
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+    kinds = [(tf.string, []), (tf.int32, []), (tf.int64, []), (tf.int64, [2])]
     batches = steps.map(
-        lambda step: _call_numpy(
-            read,
-            step,
-            data.batch_size,
-            [(tf.string, []), (tf.int32, []), (tf.int64, []), (tf.int64, [2])],
-        )
+        lambda step: _call_numpy(read, [step], [(dtype, [data.batch_size, *shape]) for dtype, shape in kinds])
     )
-    return _decoded_batches(batches, decode, split, config)
+    return _decoded_batches(batches, decode, careful, config)
 
 
-def eval_dataset(split: Split, config: Config, topology: Topology) -> tf.data.Dataset:
+class _TrainPlaces:
+    """The encoded images of places of the stream, of others where bad records stand."""
+
+    def __init__(self, split: Split, label_offset: int, bad: BadRecords) -> None:
+        self._split, self._label_offset, self._bad = split, label_offset, bad
+        self._reader = RecordReader(split)
+
+    def batch(self, records: np.ndarray, draws: np.ndarray, following: np.ndarray) -> Tuple[np.ndarray, ...]:
+        """Encoded images, labels, the records whose places these are, and their draws."""
+        taken, attempts = records.copy(), np.zeros(len(records), np.int64)
+
+        def instead(row: int, record: int, error: BadRecord) -> int:
+            self._bad.add(record, error)
+            attempts[row] += 1
+            return self._substitute(records[row], draws[row], int(attempts[row]))
+
+        encoded = self._reader.images(taken, following, instead)
+        return encoded, self._labels(taken), records, draws
+
+    def attempt(self, record: np.int64, draw: np.ndarray, number: np.int64) -> Tuple[np.ndarray, ...]:
+        """Encoded image and label of the record that is tried at a place after `number` undecodable ones."""
+        undecodable = 0
+        for attempt in range(MOST_ATTEMPTS):
+            tried = self._substitute(record, draw, attempt)
+            try:
+                encoded = self._reader.images(np.array([tried]))[0]
+            except BadRecord as error:
+                if not error.is_damage:
+                    raise
+                self._bad.add(tried, error)
+                continue
+            if undecodable == number:
+                return encoded, self._labels(np.array([tried]))[0]
+            undecodable += 1
+            if undecodable == number:
+                self._bad.add(tried, _undecodable(self._split, tried))
+        raise self._none(record)
+
+    def refuse(self, record: np.int64) -> None:
+        """Says why no attempt was good."""
+        self._bad.check()
+        raise self._none(record)
+
+    def _none(self, record: np.int64) -> BadRecord:
+        tried = f"it is bad, and so were {MOST_ATTEMPTS - 1} others tried in its place"
+        return BadRecord(self._split.describe(int(record)), tried)
+
+    def _substitute(self, record: np.int64, draw: np.ndarray, attempt: int) -> int:
+        if attempt >= MOST_ATTEMPTS:
+            raise self._none(record)
+        return int(record) if attempt == 0 else substitute(draw, attempt, len(self._split))
+
+    def _labels(self, records: np.ndarray) -> np.ndarray:
+        return (self._split.label[records] - np.int32(self._label_offset)).astype(np.int32)
+
+
+def eval_dataset(
+    split: Split, config: Config, topology: Topology, bad: Optional[BadRecords] = None
+) -> tf.data.Dataset:
     """This rank's share of one evaluation: every record exactly once over all ranks.
 
     Elements: images [batch, size, size, 3] uint8, labels [batch] int32 from 0, weights [batch]
-    float32: 1 for a record, 0 for the blank images that fill up the last batches. Every rank gets
-    `eval_batches_per_rank` of them.
+    float32: 1 for a record, 0 for blank images: in the place of bad records, and to fill up the last
+    batches. Every rank gets `eval_batches_per_rank` of them.
+
+    Args:
+        bad: takes note of bad records; by default the first one ends the stream.
     """
     data, image_size = config.data, _image_size(config)
     reader = RecordReader(split)
+    noted = bad or BadRecords(split, STRICT)
+
+    def without(_: int, record: int, error: BadRecord) -> int:
+        noted.add(record, error)
+        return NO_RECORD
 
     def read(step: np.int64) -> Tuple[np.ndarray, ...]:
         share = (len(split), data.batch_size, topology.rank, topology.size)
         records, following = eval_records(int(step), *share), eval_records(int(step) + 1, *share)
+        encoded = reader.images(records, following[following != NO_RECORD], without)
         real = records != NO_RECORD
         labels = np.where(real, split.label[records] - np.int32(data.label_offset), 0)
-        encoded = reader.images(records, following[following != NO_RECORD])
         return encoded, labels.astype(np.int32), records, real.astype(np.float32)
 
     def decode(encoded: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> Tuple[tf.Tensor, ...]:
@@ -91,35 +163,48 @@ def eval_dataset(split: Split, config: Config, topology: Topology) -> tf.data.Da
         )
         return image, label, weight
 
-    steps = tf.data.Dataset.range(eval_batches_per_rank(len(split), data.batch_size, topology.size))
-    batches = steps.map(
-        lambda step: _call_numpy(
-            read,
-            step,
-            data.batch_size,
-            [(tf.string, []), (tf.int32, []), (tf.int64, []), (tf.float32, [])],
+    def blank(record: np.int64) -> np.float32:
+        noted.add(int(record), _undecodable(split, int(record)))
+        return np.float32(0.0)
+
+    def careful(
+        encoded: tf.Tensor, label: tf.Tensor, record: tf.Tensor, weight: tf.Tensor
+    ) -> tf.data.Dataset:
+        own = tf.data.Dataset.from_tensors((encoded, label, weight)).map(decode)
+        none = tf.data.Dataset.from_tensors(record).map(
+            lambda one: decode(encoded, tf.zeros_like(label), *_call_numpy(blank, [one], [(tf.float32, [])]))
         )
+        return own.apply(tf.data.experimental.ignore_errors()).concatenate(none).take(1)
+
+    steps = tf.data.Dataset.range(eval_batches_per_rank(len(split), data.batch_size, topology.size))
+    kinds = (tf.string, tf.int32, tf.int64, tf.float32)
+    batches = steps.map(
+        lambda step: _call_numpy(read, [step], [(dtype, [data.batch_size]) for dtype in kinds])
     )
-    return _decoded_batches(batches, decode, split, config)
+    return _decoded_batches(batches, decode, careful, config)
 
 
 def _call_numpy(
-    function: Callable[[np.int64], Tuple[np.ndarray, ...]],
-    step: tf.Tensor,
-    batch_size: int,
-    kinds: List[Tuple[tf.DType, List[int]]],
+    function: Callable[..., Any], inputs: List[tf.Tensor], kinds: List[Tuple[tf.DType, List[int]]]
 ) -> Tuple[tf.Tensor, ...]:
-    """`function` of the step as an operation, its outputs [batch_size, *shape] of the given kinds."""
-    outputs = tf.numpy_function(function, [step], [dtype for dtype, _ in kinds])
+    """`function` of `inputs` as an operation; types and shapes of its outputs."""
+    outputs = tf.numpy_function(function, inputs, [dtype for dtype, _ in kinds])
     for output, (_, shape) in zip(outputs, kinds):
-        output.set_shape([batch_size] + shape)
+        output.set_shape(shape)
     return tuple(outputs)
 
 
 def _decoded_batches(
-    batches: tf.data.Dataset, decode: Callable[..., Any], split: Split, config: Config
+    batches: tf.data.Dataset,
+    decode: Callable[..., Any],
+    careful: Callable[..., tf.data.Dataset],
+    config: Config,
 ) -> tf.data.Dataset:
-    """Decodes batches of (encoded, label, record, extra); decode(encoded, label, extra) is an element."""
+    """Decodes batches of (encoded, label, record, extra); decode(encoded, label, extra) is an element.
+
+    Args:
+        careful: one element, or what stands in its place, of (encoded, label, record, extra).
+    """
     threads, batch_size = config.data.data_threads or 1, config.data.batch_size
 
     def decoded(*batch: tf.Tensor) -> tf.data.Dataset:
@@ -127,12 +212,9 @@ def _decoded_batches(
         parallel = records.map(
             lambda encoded, label, record, extra: decode(encoded, label, extra), num_parallel_calls=threads
         ).batch(batch_size, drop_remainder=True)
-        # Runs only if the batch failed: once more, record by record, to find which one to name. This is
-        # also where a run that is allowed some bad records would put others in their place.
-        careful = records.flat_map(lambda *fields: _decoded_or_named(fields, decode, split)).batch(
-            batch_size, drop_remainder=True
-        )
-        return parallel.apply(tf.data.experimental.ignore_errors()).concatenate(careful).take(1)
+        # Runs only if the batch failed: once more, record by record, to find which one is bad.
+        one_by_one = records.flat_map(careful).batch(batch_size, drop_remainder=True)
+        return parallel.apply(tf.data.experimental.ignore_errors()).concatenate(one_by_one).take(1)
 
     # One batch is current, so their order is kept; the next is decoded ahead. Not Dataset.interleave:
     # with num_parallel_calls it crashes the process if its iterator is destroyed while it works, which
@@ -144,31 +226,21 @@ def _decoded_batches(
     return batches.prefetch(1).apply(one_ahead).prefetch(PREFETCH_BATCHES)
 
 
-def _decoded_or_named(
-    fields: Tuple[tf.Tensor, ...], decode: Callable[..., Any], split: Split
-) -> tf.data.Dataset:
-    """One decoded element; an error that names the record if it cannot be decoded."""
-    encoded, label, record, extra = fields
-    own = tf.data.Dataset.from_tensors((encoded, label, extra)).map(decode)
-    failed = tf.data.Dataset.from_tensors(record).map(lambda number: _refuse(own, split, number))
-    return own.apply(tf.data.experimental.ignore_errors()).concatenate(failed).take(1)
+def _undecodable(split: Split, record: int) -> BadRecord:
+    return BadRecord(
+        split.describe(record),
+        "the image cannot be decoded, though its checksum matches: it was written damaged",
+        "write the shard anew without it",
+    )
 
 
-def _refuse(like: tf.data.Dataset, split: Split, record: tf.Tensor) -> Tuple[tf.Tensor, ...]:
-    """Fails with the name of the record; shaped like an element of `like`."""
-
-    def fail(number: np.int64) -> None:
-        raise BadRecord(
-            f"{split.describe(int(number))}: the image cannot be decoded, though its checksum matches: it "
-            "was written damaged; write the shard anew without it"
-        )
-
+def _refused(
+    like: tf.data.Dataset, refuse: Callable[[np.int64], None], record: tf.Tensor
+) -> Tuple[tf.Tensor, ...]:
+    """`refuse` of the record, which fails; shaped like an element of `like`."""
     dtypes = tf.nest.flatten(tf.compat.v1.data.get_output_types(like))
     shapes = tf.nest.flatten(tf.compat.v1.data.get_output_shapes(like))
-    outputs = tf.numpy_function(fail, [record], dtypes)
-    for output, shape in zip(outputs, shapes):
-        output.set_shape(shape)
-    return tuple(outputs)
+    return _call_numpy(refuse, [record], list(zip(dtypes, shapes)))
 
 
 def _image_size(config: Config) -> int:

@@ -8,11 +8,12 @@ contradiction, and the labels tell how many there are.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def find(data_dir: str, label_offset: int, splits: Sequence[Split] = ()) -> Clas
         UsageError: a labels.txt that cannot be used, or neither such a file nor splits.
     """
     path = os.path.join(data_dir, LABELS_FILE)
-    highest = max((int(split.label.max()) for split in splits), default=None)
+    highest = max((int(split.label[split.good].max()) for split in splits), default=None)
     if not os.path.exists(path):
         if highest is None:
             raise UsageError(f"{path} does not exist, and no records tell the classes; give --num_classes")
@@ -140,16 +141,12 @@ def read_labels(path: str, label_offset: int) -> Dict[int, str]:
 def _names_in_records(splits: Sequence[Split], label_offset: int, count: int) -> Optional[Tuple[str, ...]]:
     """The name that all records asked give a class; None if a class has none, or more than one.
 
-    None as well where a record cannot be read: who needs the record itself will say so.
+    A record that is bad is not asked: who needs it will say so.
     """
     found: Dict[int, set] = defaultdict(set)
-    try:
-        for split in splits:
-            records = _asked(split)
-            for record, text in zip(records, _texts(split, records)):
-                found[int(split.label[record]) - label_offset].add(text)
-    except BadRecord:
-        return None
+    for split in splits:
+        for record, text in _texts(split, _asked(split)):
+            found[int(split.label[record]) - label_offset].add(text)
     names = [found.get(number, set()) for number in range(count)]
     if any(len(texts) != 1 or None in texts for texts in names):
         return None
@@ -160,20 +157,22 @@ def _names_in_records(splits: Sequence[Split], label_offset: int, count: int) ->
 
 def _asked(split: Split) -> np.ndarray:
     """Numbers of some records of each class, in order."""
-    by_label = np.argsort(split.label, kind="stable")
+    by_label = split.good[np.argsort(split.label[split.good], kind="stable")]
     firsts = np.flatnonzero(np.diff(split.label[by_label], prepend=split.label[by_label[0]] - 1))
     ends = np.append(firsts[1:], len(by_label))
     places = np.linspace(firsts, ends - 1, _RECORDS_ASKED).astype(np.int64)
     return np.sort(by_label[np.unique(places)])
 
 
-def _texts(split: Split, records: np.ndarray) -> List[Optional[str]]:
-    """image/class/text of each record, None where it has none."""
-    reader = RecordReader(split)
-    try:
-        return [_text(payload) for payload in reader.payloads(records)]
-    finally:
-        reader.close()
+def _texts(split: Split, records: np.ndarray) -> Iterator[Tuple[int, Optional[str]]]:
+    """(record, its image/class/text, None where it has none) of those that are not bad."""
+    with contextlib.closing(RecordReader(split)) as reader:
+        for record in records:
+            try:
+                payload = reader.payloads(np.array([record]))[0]
+            except BadRecord:
+                continue
+            yield int(record), _text(payload)
 
 
 def _text(payload: bytes) -> Optional[str]:

@@ -1,9 +1,9 @@
 """Which record stands where, in training and in evaluation: pure functions of (seed, step, rank).
 
-Training: global position p = step * global_batch + skipped + rank * batch_size + i, where skipped is zero
-unless the run went back (see `Stream`); pass = p // records; the
+Training: global position p = step * global_batch + rank * batch_size + i; pass = p // records; the
 record is the one that the pass's permutation puts at p % records. Nothing is dropped at the end of a
-pass, and the order over all ranks is the same for any number of them.
+pass, and the order over all ranks is the same for any number of them. Where that record is bad, others
+are tried in the order that `substitute` gives; all other places keep theirs.
 
 Evaluation: the same positions, each record once in the order of the files, then NO_RECORD.
 """
@@ -11,7 +11,6 @@ Evaluation: the same positions, each record once in the order of the files, then
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from densenet_keras.errors import UsageError
 
 SEED_LIMIT = 1 << 31
+_MASK = (1 << 64) - 1
 NO_RECORD = -1  # in place of a record number where an evaluation batch is filled up
 
 
@@ -27,21 +27,6 @@ class Batch(NamedTuple):
 
     records: np.ndarray  # [batch] int64, numbers in the split
     draws: np.ndarray  # [batch, 2] int64, seed pairs of the augmentation, no two alike in a run
-
-
-@dataclass
-class Stream:
-    """Where the training stream of a run stands: step s begins at image s * global_batch + skipped_images.
-
-    Attributes:
-        first_step: the global step of the first batch, when the iterator is initialised.
-        skipped_images: what going back has left out.
-        rewinds: how often the run has gone back.
-    """
-
-    first_step: int
-    skipped_images: int = 0
-    rewinds: int = 0
 
 
 class TrainOrder:
@@ -63,14 +48,9 @@ class TrainOrder:
         self._kept = 2 + batch_size // records
         self._permutations: OrderedDict[int, np.ndarray] = OrderedDict()
 
-    def batch(self, step: int, skipped_images: int = 0) -> Batch:
-        """The batch of global step `step`, at the same cost for every step.
-
-        Args:
-            skipped_images: positions that the run has left out so far; see `Stream`.
-        """
-        begin = step * self._global_batch + skipped_images + self._first
-        positions = begin + np.arange(self._batch_size, dtype=np.int64)
+    def batch(self, step: int) -> Batch:
+        """The batch of global step `step`, at the same cost for every step."""
+        positions = step * self._global_batch + self._first + np.arange(self._batch_size, dtype=np.int64)
         passes, places = np.divmod(positions, self._records)
         records = np.empty(self._batch_size, np.int64)
         for number in np.unique(passes):
@@ -85,6 +65,29 @@ class TrainOrder:
             while len(self._permutations) > self._kept:
                 self._permutations.popitem(last=False)
         return self._permutations[number]
+
+
+def substitute(draw: np.ndarray, attempt: int, records: int) -> int:
+    """The record that is tried, as number `attempt` from 1, where a bad one stands.
+
+    A function of seed, pass and position alone: neither ranks nor what was found bad before decide.
+
+    Args:
+        draw: the seed pair of the place, see `Batch`; [2] int64.
+        records: of the split.
+    """
+    state = 0
+    for value in (*draw, attempt):
+        state = _mixed((state + int(value)) & _MASK)
+    return state % records
+
+
+def _mixed(state: int) -> int:
+    """One output of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), from its state."""
+    state = (state + 0x9E3779B97F4A7C15) & _MASK
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+    return state ^ (state >> 31)
 
 
 def eval_batches_per_rank(records: int, batch_size: int, size: int) -> int:

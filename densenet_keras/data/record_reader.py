@@ -6,7 +6,7 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from typing import List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from densenet_keras.data.records import BadRecord, Split
 _SHARE = 4  # a quarter of the files that the process may open: TensorFlow, sockets and logs need theirs
 _MOST_OPEN_FILES = 256  # ImageNet has 1,024 shards, and 1,024 is the usual limit
 _NONE = np.zeros(0, np.int64)
+
+# Given the row of the batch, the record and what is wrong with it: another record, or NO_RECORD.
+Instead = Callable[[int, int, BadRecord], int]
 
 
 def files_to_keep_open() -> int:
@@ -39,21 +42,32 @@ class RecordReader:
         self._descriptors: OrderedDict[int, int] = OrderedDict()
         self._lock = threading.Lock()
 
-    def images(self, records: np.ndarray, expected_next: np.ndarray = _NONE) -> np.ndarray:
+    def images(
+        self, records: np.ndarray, expected_next: np.ndarray = _NONE, instead: Optional[Instead] = None
+    ) -> np.ndarray:
         """The encoded images of these records, [n] objects of type bytes; b"" for NO_RECORD.
 
         Args:
             expected_next: records that will probably be read next; the system is asked to fetch them
                 from the disk meanwhile, which doubles random reading from a cold one.
+            instead: which record to take in the place of a bad one; `records` says then which it was.
 
         Raises:
-            BadRecord: naming the file and record that cannot be read or has changed.
+            BadRecord: naming the file and record that cannot be read or, without `instead`, is bad.
         """
         images = np.empty(len(records), object)
         with self._lock:
             self._fetch_ahead(expected_next)
-            for row, record in enumerate(records):
-                images[row] = self._image(int(record)) if record != NO_RECORD else b""
+            for row in range(len(records)):
+                while True:
+                    record = int(records[row])
+                    try:
+                        images[row] = self._image(record) if record != NO_RECORD else b""
+                        break
+                    except BadRecord as error:
+                        if instead is None or not error.is_damage:
+                            raise
+                        records[row] = instead(row, record, error)
         return images
 
     def payloads(self, records: np.ndarray) -> List[bytes]:
@@ -79,11 +93,15 @@ class RecordReader:
         return self._payload(record)[start : start + int(self.split.image_bytes[record])]
 
     def _payload(self, record: int) -> bytes:
+        bad = self.split.bad.get(record)
+        if bad is not None:
+            raise BadRecord(self.split.describe(record), bad.reason, bad.remedy)
         try:
             descriptor, offset, byte_count = self._place(record)
             data = os.pread(descriptor, byte_count, offset)
         except OSError as error:
-            raise BadRecord(f"{self.split.describe(record)} cannot be read: {error.strerror}") from error
+            where = self.split.describe(record)
+            raise BadRecord(where, f"cannot be read: {error.strerror}", is_damage=False) from error
         return self.split.verify(record, data)
 
     def _fetch_ahead(self, records: np.ndarray) -> None:
@@ -97,10 +115,11 @@ class RecordReader:
                 return
 
     def _place(self, record: int) -> Tuple[int, int, int]:
-        """Open file, first byte and number of bytes of a record's payload and checksum."""
+        """Open file, first byte and number of bytes of a record with its framing."""
         split = self.split
-        byte_count = int(split.length[record]) + tfrecord.FOOTER_BYTES
-        return self._descriptor(int(split.shard[record])), int(split.offset[record]), byte_count
+        byte_count = tfrecord.HEADER_BYTES + int(split.length[record]) + tfrecord.FOOTER_BYTES
+        start = int(split.offset[record]) - tfrecord.HEADER_BYTES
+        return self._descriptor(int(split.shard[record])), start, byte_count
 
     def _descriptor(self, shard: int) -> int:
         descriptor = self._descriptors.pop(shard, None)

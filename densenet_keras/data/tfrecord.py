@@ -18,6 +18,8 @@ FOOTER_BYTES = 4
 
 IMAGE_KEY = "image/encoded"
 LABEL_KEY = "image/class/label"
+WRONG_CHECKSUM = "the checksum of the data does not match"
+WRONG_LENGTH = "the checksum of the record length does not match"
 
 _KEYS_SHOWN = 8
 _TEXT_SHOWN_BYTES = 32
@@ -50,26 +52,19 @@ def frame(payload: bytes) -> bytes:
 
 def frame_pieces(payload: List[bytes]) -> List[bytes]:
     """The record whose payload lies in pieces, in pieces too: none is copied."""
-    length = struct.pack("<Q", sum(map(len, payload)))
-    header = length + struct.pack("<I", masked_crc32c(length))
-    return [header, *payload, struct.pack("<I", masked_crc32c(*payload))]
+    return [header(sum(map(len, payload))), *payload, struct.pack("<I", masked_crc32c(*payload))]
+
+
+def header(length: int) -> bytes:
+    """What stands before a payload of `length` bytes."""
+    packed = struct.pack("<Q", length)
+    return packed + struct.pack("<I", masked_crc32c(packed))
 
 
 def check_payload(payload: bytes, footer: bytes) -> None:
     """Raises FormatError unless `footer` is the checksum of `payload`."""
     if len(footer) != FOOTER_BYTES or struct.unpack("<I", footer)[0] != masked_crc32c(payload):
-        raise FormatError("the checksum of the data does not match")
-
-
-def scan(file: BinaryIO, file_bytes: int) -> Iterator[Tuple[int, bytes]]:
-    """(offset of the payload, payload) of each record of `file`, every checksum verified.
-
-    Raises:
-        FormatError: a damaged or cut record; the file is left standing at the end of that read.
-    """
-    for offset, payload, footer in read_records(file, file_bytes):
-        check_payload(payload, footer)
-        yield offset, payload
+        raise FormatError(WRONG_CHECKSUM)
 
 
 def read_records(file: BinaryIO, file_bytes: int) -> Iterator[Tuple[int, bytes, bytes]]:
@@ -86,8 +81,8 @@ def read_records(file: BinaryIO, file_bytes: int) -> Iterator[Tuple[int, bytes, 
         length, length_crc = struct.unpack("<QI", header)
         if length_crc != masked_crc32c(header[:8]):
             if offset == 0:
-                raise FormatError(_not_a_record_file(header))
-            raise FormatError("the checksum of the record length does not match")
+                raise FormatError(not_a_record_file(header))
+            raise FormatError(WRONG_LENGTH)
         payload = file.read(min(length, file_bytes))
         footer = file.read(FOOTER_BYTES)
         if len(payload) < length or len(footer) < FOOTER_BYTES:
@@ -99,7 +94,8 @@ def read_records(file: BinaryIO, file_bytes: int) -> Iterator[Tuple[int, bytes, 
         offset += HEADER_BYTES + length + FOOTER_BYTES
 
 
-def _not_a_record_file(header: bytes) -> str:
+def not_a_record_file(header: bytes) -> str:
+    """What a file is that begins with `header` and with no record."""
     if header.startswith(b"\x1f\x8b"):
         return "the file is gzip-compressed, not a plain TFRecord file; unpack it"
     return "the file is not a TFRecord file: the checksum of the first record's length does not match"
@@ -252,6 +248,8 @@ def encode_example(features: Dict[str, Feature]) -> bytes:
 
 def example_pieces(features: Dict[str, Feature]) -> List[bytes]:
     """`encode_example` in two pieces. The second is the last value, if that is bytes: it is not copied."""
+    if not features:
+        return [b"", b"".join(_delimited(1, []))]
     *others, (name, value) = features.items()
     entries = [_other_entry(*other) for other in others] + _entry(name, value)
     *before, last = _delimited(1, entries)

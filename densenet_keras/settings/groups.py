@@ -14,7 +14,6 @@ from densenet_keras.network.variants import BN_EPSILON, BN_MOMENTUM, BN_SIZE, ST
 from densenet_keras.settings.setting import (
     FINETUNE,
     NOT_EMPTY,
-    POSITIVE,
     TRAINING,
     Rule,
     at_least,
@@ -25,6 +24,7 @@ from densenet_keras.settings.setting import (
 
 MODELS = tuple(VARIANTS)
 
+POSITIVE = Rule(lambda value: value > 0, "must be greater than 0")
 SHARE = between(0, 1, "must be at least 0 and less than 1")
 
 
@@ -71,6 +71,13 @@ class DataConfig:
     data_threads: Optional[int] = flag(
         None, "parallel decoders of one rank; default: its share of the cores", rule=at_least(1)
     )
+    bad_record_share: float = flag(
+        0.0001,
+        "share of a split's records that may be damaged or undecodable: they are passed over and listed in "
+        "bad_records.jsonl; more end the run",
+        rule=SHARE,
+    )
+    strict: bool = flag(False, "end the run at the first bad record, whatever bad_record_share permits")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from densenet_keras.settings.setting import Setting
 # The files of a run folder; the log must not be one of them.
 RUN_FILES = (
     "run.json", "evaluate.json", "labels.txt", "plan.json", "metrics.jsonl", "rank_table.json", "checkpoint",
+    "bad_records.jsonl",
 )  # fmt: skip
 RUN_FOLDERS = ("rank_logs", "best")
 RESERVED_LOG_NAMES = (*RUN_FILES, *RUN_FOLDERS)

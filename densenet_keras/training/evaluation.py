@@ -31,8 +31,9 @@ class EvalResult(NamedTuple):
     top1: float  # percent
     top5: float  # percent
     loss: float  # mean cross-entropy in nats, without label smoothing
-    images: int
+    images: int  # that were evaluated
     seconds: float
+    bad_records: int = 0  # images that could not be
 
 
 class Validation:
@@ -64,6 +65,7 @@ class Validation:
                 the evaluation batch, with the learning phase fixed to 0.
         """
         self.host_sum = host_sum
+        self._inputs = inputs
         self._batches, self._images = inputs.eval_batches, inputs.eval_images
         self._timeout_seconds = float(config.device.first_step_timeout_seconds)
         self._to_compile = backend.compiles_graphs
@@ -86,7 +88,8 @@ class Validation:
         A progress bar appears at once where a person watches, otherwise only if it takes long.
 
         Raises:
-            RunError: the ranks together did not see every image once, or a record is damaged.
+            RunError: the ranks together did not see every image once, bad records apart, or more of these
+                were met than the run permits.
         """
         started = time.monotonic()
         counts, loss = np.zeros(3, np.int64), 0.0
@@ -113,9 +116,11 @@ class Validation:
                 if done < self._batches and agreement.asks_to_stop(done):
                     rank.stop.request(signal.SIGTERM)  # on the ranks that got no signal
                     return None
-            sums = self.host_sum(session, {"counts": counts.tolist(), "loss": [loss]})
-        top1, top5, images = sums["counts"]
-        if images != self._images:
+            known = self._inputs.bad_eval_images()
+            sums = self.host_sum(session, {"counts": [*counts.tolist(), known], "loss": [loss]})
+        top1, top5, images, known = sums["counts"]
+        # One may be known that was still good when this pass came to it: batches are prepared ahead.
+        if not self._images - known <= images <= self._images or images == 0:
             raise RunError(
                 f"evaluation saw {images} images of {self._images}; every image must count once: the "
                 "validation shards changed during the run, or ranks read different data"
@@ -126,6 +131,7 @@ class Validation:
             loss=sums["loss"][0] / images,
             images=int(images),
             seconds=time.monotonic() - started,
+            bad_records=int(self._images - images),
         )
 
     @contextlib.contextmanager

@@ -102,7 +102,8 @@ def test_evaluate_gives_what_training_reported(finished, data_dir, tmp_path):
     )
     rows = json.loads(table.read_text())
     assert [row["step"] for row in rows] == [12, 15, 18]
-    assert set(rows[0]) == {"checkpoint", "step", "epoch", "top1", "top5", "loss", "images", "seconds"}
+    figures = {"top1", "top5", "loss", "images", "bad_records", "seconds"}
+    assert set(rows[0]) == {"checkpoint", "step", "epoch"} | figures
     reported = commands.metrics(log_dir)[1][-1]
     for name in ("step", "epoch", "top1", "top5", "images"):
         assert rows[-1][name] == reported[name]

@@ -40,7 +40,6 @@ class TensorFlowBackend(Backend):
     """
 
     name = "tensorflow"
-    repeats_steps = True
 
     def __init__(self, config: Config, topology: Topology) -> None:
         """

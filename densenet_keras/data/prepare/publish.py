@@ -150,12 +150,12 @@ def _write_indexes(plan: Plan, accounts: List[Account], data_dir: str) -> None:
         columns = {
             column: np.concatenate([account.columns[column] for account in own]).astype(kind)
             for column, kind in record_index.COLUMNS.items()
-            if column != "shard"
+            if column not in ("shard", "checksum")
         }
         sizes = [len(account.digests) for account in own]
         columns["shard"] = np.repeat(np.arange(len(own), dtype=np.int32), sizes)
         paths = [os.path.join(data_dir, shard.name) for shard in plan.shards_of(number)]
-        record_index.store(data_dir, name, paths, {c: columns[c] for c in record_index.COLUMNS})
+        record_index.store(data_dir, name, paths, columns)
 
 
 def _described(plan: Plan, listing: Listing, options: PrepareOptions, counts: np.ndarray) -> Dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from typing import Callable, Optional, Sequence
 
 import tensorflow as tf
 from tqdm import tqdm
@@ -45,8 +46,13 @@ class Console(tf.keras.callbacks.Callback):
     backend can tell, what the backend itself reports, and the clock time.
     """
 
-    def __init__(self, log_dir: str, log_name: str) -> None:
+    def __init__(self, log_dir: str, log_name: str, news: Callable[[], Sequence[str]] = lambda: ()) -> None:
+        """
+        Args:
+            news: lines about what has happened elsewhere since it was called last.
+        """
         super().__init__()
+        self._news = news
         os.makedirs(log_dir, exist_ok=True)
         self._logger = logging.Logger(log_name, logging.INFO)
         log_file = _LogFile(os.path.join(log_dir, log_name))
@@ -60,20 +66,33 @@ class Console(tf.keras.callbacks.Callback):
         self._table_is_open = False
         self._logger.info(line)
 
+    def _write_news(self) -> None:
+        for line in self._news():
+            self.write(line)
+
+    def on_train_begin(self, logs: Optional[StepLogs] = None) -> None:
+        self._write_news()
+
+    def on_train_end(self, logs: Optional[StepLogs] = None) -> None:
+        self._write_news()
+
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
+        self._write_news()
         if "images_per_second" in logs:
             self.write(f"{log_line(logs)}  {time.strftime('%H:%M:%S')}")
 
-    def on_rewind(self, step: int, words: str) -> None:
-        """Says why training goes on from `step` again."""
-        self.write(words)
-
     def evaluation(self, step: int, epoch: float, result: EvalResult, time_utc: str) -> None:
         """A row of the evaluation table, under its header if another line came between."""
+        self._write_news()
         if not self._table_is_open:
             self.write(TABLE_HEADER)
         self._table_is_open = True
         self._logger.info(table_row(step, epoch, result, time_utc))
+        if result.bad_records:
+            self.write(
+                f"{result.bad_records} of {result.images + result.bad_records} validation images are bad "
+                "records: the figures are those of the others"
+            )
 
     def close(self) -> None:
         """Closes the log file."""

@@ -111,7 +111,7 @@ def test_the_index_is_there_and_is_what_a_scan_would_build(prepared, monkeypatch
         monkeypatch.setattr(record_index, "build", lambda *args: pytest.fail("scanned"))
         split = records.open_split(str(folder), name)
         monkeypatch.undo()
-        for column, values in built.items():
+        for column, values in built.columns.items():
             np.testing.assert_array_equal(getattr(split, column), values)
 
 
