@@ -6,6 +6,7 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Any, Dict, List
 
+from densenet_keras.backends.confirmation import Line
 from densenet_keras.backends.host import Failure, Host
 from densenet_keras.settings.device import BACKENDS
 from densenet_keras.settings.programs import Tool
@@ -45,6 +46,13 @@ def foreign_settings(config: Config) -> Dict[str, str]:
         if name != config.device.backend and hasattr(config, name)
         for setting in vars(getattr(config, name))
     }
+
+
+def confirmed_elsewhere(name: str) -> Dict[str, List[Line]]:
+    """What other backends would have confirmed that `name` cannot, by backend."""
+    mine = {line.name for line in _host(name).confirmation().lines}
+    others = [other for other in BACKENDS if other != name]
+    return {o: [line for line in _host(o).confirmation().lines if line.name not in mine] for o in others}
 
 
 def known_failures() -> List[Failure]:

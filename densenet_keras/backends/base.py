@@ -54,10 +54,12 @@ class Backend(abc.ABC):
     Attributes:
         compiles_graphs: whether the first run of a graph takes minutes.
         compiling: entered for the first run of a graph, with what it is for; `run_steps` does so itself.
+        repeats_steps: whether the stream can be begun anew and steps be run again, one by one.
     """
 
     name: str
     compiles_graphs = False
+    repeats_steps = False
 
     def __init__(self, config: Config, topology: Topology) -> None:
         self.config = config

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Pattern, Sequence
 
+from densenet_keras.backends import confirm_lines
+from densenet_keras.backends.confirmation import Backing
 from densenet_keras.settings.programs import Tool
 
 if TYPE_CHECKING:
@@ -91,6 +93,9 @@ class Host(abc.ABC):
         """
         return {}
 
+    def prepare_process(self, config: Config, environ: Mapping[str, str]) -> None:  # noqa: B027
+        """Called once in a process that is a rank and nothing else, before TensorFlow is imported."""
+
     def describe_session(
         self, config: Config, plan: Optional[RunPlan], environ: Mapping[str, str]
     ) -> List[str]:
@@ -108,6 +113,10 @@ class Host(abc.ABC):
             RunError: it is more than there is.
         """
         return []
+
+    def confirmation(self) -> Backing:
+        """What `confirm` tries here; what holds for any backend unless there is more."""
+        return Backing(tuple(confirm_lines.LINES.values()))
 
     @abc.abstractmethod
     def create(self, config: Config, topology: Topology) -> Backend:

@@ -224,17 +224,23 @@ def publishing(path: str) -> Iterator[str]:
     files.sync_folder(folder)
 
 
-def write_state(folder: str, keep: int) -> None:
-    """Points TensorFlow's tools to the newest checkpoint, then deletes all but the newest `keep`."""
+def write_state(folder: str, keep: int, spare: Optional[int] = None) -> None:
+    """Points TensorFlow's tools to the newest checkpoint, then deletes all but the newest `keep`.
+
+    Args:
+        spare: step of one that stays as well.
+    """
     found = _in_folder(folder, own=True)
     kept = found[-keep:] if keep else found
+    kept = [each for each in found if each in kept or each.step == spare]
     names = [os.path.basename(checkpoint.path) for checkpoint in kept]
     lines = [f'model_checkpoint_path: "{names[-1]}"\n']
     lines += [f'all_model_checkpoint_paths: "{name}"\n' for name in names]
     with files.whole_file(os.path.join(folder, STATE_FILE)) as file:
         file.writelines(lines)
-    for checkpoint in found[: len(found) - len(kept)]:
-        delete(checkpoint.path)
+    for checkpoint in found:
+        if checkpoint not in kept:
+            delete(checkpoint.path)
 
 
 def delete(prefix: str) -> None:

@@ -93,8 +93,11 @@ def read(prefix: str) -> Optional[Manifest]:
 def _says_what_is_read(content: Mapping[str, Any]) -> bool:
     """Whether a manifest has the form that `write` gives it: its checksum does not tell who wrote it."""
     described, names = content.get("files"), content.get("class_names")
+    position = content.get("data", {})
     return (
         type(content.get("step")) is int
+        and isinstance(position, dict)
+        and all(type(value) is int and value >= 0 for value in position.values())
         and (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names)))
         and isinstance(described, dict)
         and all(

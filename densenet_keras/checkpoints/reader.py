@@ -86,7 +86,11 @@ def check_every_byte(path: str) -> Optional[int]:
     """
     step = None
     with reading(path) as reader:
-        has_manifest = _check_manifest(path, contents=True)
+        try:
+            has_manifest = _check_manifest(path, contents=True, tolerant=False)
+        except manifest.BrokenManifest as error:
+            # It says where in the data the run stands.
+            raise _WrongBytes(f"{error}; delete it to go on without") from error
         names = reader.get_variable_to_shape_map()
         for name in {GLOBAL_STEP} & set(names) if has_manifest else names:
             value = reader.get_tensor(name)
@@ -146,9 +150,9 @@ class _WrongBytes(Exception):
     """What `_check_index` or `_check_manifest` found."""
 
 
-def _check_manifest(path: str, contents: bool) -> bool:
-    """Compares the files with the manifest; whether there is one."""
-    found = manifest.readable(path)
+def _check_manifest(path: str, contents: bool, tolerant: bool = True) -> bool:
+    """Compares the files with the manifest; whether there is one. Unless `tolerant`, a broken one raises."""
+    found = manifest.readable(path) if tolerant else manifest.read(path)
     if found is None:
         return False
     wrong = manifest.difference(path, found, contents)

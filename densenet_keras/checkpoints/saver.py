@@ -134,17 +134,57 @@ class Saver:
             RunError: a variable is not finite, global_step is not `step`, or the folder cannot be
                 written to. Nothing has been saved then and older checkpoints are as they were.
         """
-        values = session.run(self._reads)
-        self._check_state(values, step)
+        values = self.read(session)
+        broken = self.not_finite(values)
+        if broken is not None:
+            raise RunError(
+                f"variable {broken} is no longer finite at step {step}; nothing was saved. Run the same "
+                "command again with a lower --lr to continue from the last checkpoint"
+            )
+        return self.write(session, values, step, is_primary)
+
+    def read(self, session: tf.compat.v1.Session) -> Dict[str, np.ndarray]:
+        """The values of all variables; called by all ranks."""
+        return dict(zip(self._names, session.run(self._reads)))
+
+    def not_finite(self, values: Mapping[str, np.ndarray]) -> Optional[str]:
+        """The name of a variable that is not finite in `values`; None if all are."""
+        for name, value in values.items():
+            if np.issubdtype(value.dtype, np.floating) and not np.all(np.isfinite(value)):
+                return name
+        return None
+
+    def write(
+        self,
+        session: tf.compat.v1.Session,
+        values: Mapping[str, np.ndarray],
+        step: int,
+        is_primary: bool,
+        spare: Optional[int] = None,
+    ) -> Optional[str]:
+        """The second half of `save`, with what `read` gave.
+
+        Args:
+            spare: step of a checkpoint that stays whatever its age.
+
+        Raises:
+            RunError: as `save`.
+        """
+        reached = int(values[GLOBAL_STEP])
+        if reached != step:
+            raise RunError(
+                f"{GLOBAL_STEP} is {reached} where the host has counted {step} steps; the loop on the device "
+                "did not run as many steps as it was asked to, and nothing was saved"
+            )
         if not is_primary:
             return None
         path = os.path.join(self._log_dir, f"{checkpoint_files.BASENAME}-{step}")
-        feed = dict(zip(self._values, values))
+        feed = {fed: values[name] for fed, name in zip(self._values, self._names)}
         try:
             with checkpoint_files.publishing(path) as temporary:
                 session.run(self._write, feed_dict={self._prefix: temporary, **feed})
                 manifest.write(temporary, checkpoint_files.ENDINGS, self._described(path, step))
-            checkpoint_files.write_state(self._log_dir, self._keep)
+            checkpoint_files.write_state(self._log_dir, self._keep, spare)
         except (OSError, tf.errors.OpError) as error:
             raise RunError(
                 f"checkpoint {path} could not be written: {reader.first_line(error)}; make room or choose "
@@ -233,20 +273,6 @@ class Saver:
     def _described(self, path: str, step: int) -> Dict[str, Any]:
         name, versions = os.path.basename(path), {"tensorflow": tf.__version__}
         return {"checkpoint": name, "step": step, **self._about(step), "versions": versions}
-
-    def _check_state(self, values: Sequence[np.ndarray], step: int) -> None:
-        for name, value in zip(self._names, values):
-            if np.issubdtype(value.dtype, np.floating) and not np.all(np.isfinite(value)):
-                raise RunError(
-                    f"variable {name} is no longer finite at step {step}; nothing was saved. Run the same "
-                    "command again with a lower --lr to continue from the last checkpoint"
-                )
-        reached = int(values[self._names.index(GLOBAL_STEP)])
-        if reached != step:
-            raise RunError(
-                f"{GLOBAL_STEP} is {reached} where the host has counted {step} steps; the loop on the device "
-                "did not run as many steps as it was asked to, and nothing was saved"
-            )
 
     def _check_shapes(
         self, path: str, shapes: Dict[str, List[int]], names: Sequence[str], remedy: str

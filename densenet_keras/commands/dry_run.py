@@ -105,6 +105,7 @@ def _build(
     from densenet_keras.commands.evaluate import build_evaluation
     from densenet_keras.commands.train import build_training
     from densenet_keras.data.inputs import Inputs
+    from densenet_keras.data.order import Stream
     from densenet_keras.training.callbacks import CosineLearningRate
 
     # What feeds the iterator stays on the host, so any images do.
@@ -113,7 +114,7 @@ def _build(
         validation, _, _ = build_evaluation(config, inputs, backend)
         return [("evaluation", list(validation.sums))], list(validation.model.weights)
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
-    nodes = build_training(config, plan, 0, inputs, rate, backend)
+    nodes = build_training(config, plan, Stream(0), inputs, rate, backend)
     graphs = [("training", [nodes.step.train_op, *nodes.step.metrics.values()])]
     if nodes.validation is not None:
         graphs.append(("evaluation", list(nodes.validation.sums)))

@@ -41,6 +41,9 @@ TOOLS: Dict[str, programs.Tool] = {
         "commands.export", "a trained network as SavedModel, ONNX, TFLite, h5 and others"
     ),
     "verify": programs.Tool("commands.verify", "which checkpoints of a run are whole"),
+    "confirm": programs.Tool(
+        "commands.confirm", "what must hold on a device, tried and measured in one file"
+    ),
     "completion": programs.Tool("commands.completion", "a script for the tab key of bash or zsh"),
     **backends.tools(),
 }

@@ -178,14 +178,16 @@ def _check_callbacks(callbacks: str) -> None:
     name = ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        spec = importlib.machinery.PathFinder.find_spec(name, places) if places is not None else None
+        # By its last part: the finder looks up the parent of a dotted name among the imported modules.
+        spec = importlib.machinery.PathFinder.find_spec(part, places) if places is not None else None
         if spec is None:
             raise refuse(
                 "callbacks", callbacks,
                 f"no module {name} in the current folder {os.getcwd()} or on PYTHONPATH; start the command "
                 f"where {name.replace('.', '/')}.py can be found",
             )  # fmt: skip
-        places = spec.submodule_search_locations
+        inside = spec.submodule_search_locations
+        places = None if inside is None else list(inside)
 
 
 def _check_data(config: Config, environ: Mapping[str, str]) -> None:

@@ -6,8 +6,9 @@ import dataclasses
 import functools
 import os
 import shlex
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
 import tensorflow as tf
 
 from densenet_keras import backends, files, schedule
@@ -17,6 +18,7 @@ from densenet_keras.checkpoints import run_folder, saver
 from densenet_keras.commands import advice, foreign
 from densenet_keras.data import classes
 from densenet_keras.data.inputs import Inputs, naming_bad_records
+from densenet_keras.data.order import Stream
 from densenet_keras.network.densenet import build_densenet
 from densenet_keras.network.variants import VARIANTS
 from densenet_keras.network.weights import source as weights
@@ -25,7 +27,7 @@ from densenet_keras.rank import Rank
 from densenet_keras.schedule import RunPlan
 from densenet_keras.settings.config import Config, fields
 from densenet_keras.settings.rules import counted
-from densenet_keras.training import agreement, loop, steps, user_callbacks
+from densenet_keras.training import agreement, loop, recovery, steps, user_callbacks
 from densenet_keras.training.callbacks import (
     CheckpointSaver,
     Console,
@@ -33,15 +35,12 @@ from densenet_keras.training.callbacks import (
     Evaluate,
     KeepBest,
     ProgressBar,
-    StopOnNonFinite,
     Summary,
     TensorBoard,
     Throughput,
     metrics,
 )
 from densenet_keras.training.evaluation import Validation
-
-SAVING_SECONDS = 600.0  # that a checkpoint may take, unless earlier ones took long as well
 
 
 def train(
@@ -78,7 +77,7 @@ def train(
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
     graph = tf.Graph()
     with graph.as_default(), backend.placement():
-        nodes = build_training(config, plan, start.step, inputs, rate, backend)
+        nodes = build_training(config, plan, _stream(start), inputs, rate, backend)
     compile_seconds = float(config.device.first_step_timeout_seconds)
     with backend.session(graph) as session:
         with rank.watchdog.phase("preparing", compile_seconds):
@@ -102,7 +101,10 @@ def train(
             graph.finalize()
         if topology.is_primary:
             _write_run(config, plan, start, inputs.class_names())
-        work = loop.Run(session, backend, nodes.model, nodes.step, plan, start.step)
+        parts = recovery.Parts(session, backend, plan, *nodes.repeated)
+        describe = functools.partial(inputs.describe_batch, nodes.stream)
+        recovering = recovery.Recovery(parts, rank, config, describe, start.step)
+        work = loop.Run(session, backend, nodes.model, nodes.step, plan, start.step, recovering)
         ours = _callbacks(config, work, nodes, rank, start, _headline(config, plan, origin))
         with naming_bad_records():
             return loop.run(
@@ -129,6 +131,13 @@ def _find_start(config: Config, plan: RunPlan) -> _Start:
     return _Start(step, missed, resumed)
 
 
+def _stream(start: _Start) -> Stream:
+    """Where the stream of training images begins."""
+    position = run_folder.of_checkpoint(start.resumed.path, "data") if start.resumed else None
+    told = position or {}
+    return Stream(start.step, told.get("skipped_images", 0), told.get("rewinds", 0))
+
+
 class Training(NamedTuple):
     """The nodes of a training graph that the host runs."""
 
@@ -136,18 +145,24 @@ class Training(NamedTuple):
     model: tf.keras.Model
     step: Step
     batches: Any  # the iterator over training batches
+    stream: Stream  # which it follows
     validation: Optional[Validation]
     host_sum: agreement.HostSum
     saver: saver.Saver
     synchronise: tf.Operation  # gives all ranks rank 0's variables
     initialise: List[tf.Operation]
 
+    @property
+    def repeated(self) -> Tuple[Any, ...]:
+        """What of `recovery.Parts` these nodes are."""
+        return self.model, self.step, self.stream, self.batches.initializer, self.saver, self.host_sum
+
 
 @tf.autograph.experimental.do_not_convert  # nothing needs it, and it takes a third of a start
 def build_training(
     config: Config,
     plan: RunPlan,
-    first_step: int,
+    stream: Stream,
     inputs: Inputs,
     rate: CosineLearningRate,
     backend: Backend,
@@ -155,13 +170,16 @@ def build_training(
     """Everything that a training session runs, in the default graph.
 
     Args:
-        first_step: global step at which the batches start.
+        stream: where the batches start.
     """
     tf.compat.v1.set_random_seed(config.data.seed)
     tf.keras.backend.set_learning_phase(1)
     # A constant: on an NPU a fed value is one more thing that ranks could differ in.
-    start_step = tf.constant(first_step, tf.int64)
-    batches = tf.compat.v1.data.make_initializable_iterator(inputs.train_dataset(start_step))
+    start_step = tf.constant(stream.first_step, tf.int64)
+    if backend.repeats_steps:
+        start_step = tf.numpy_function(lambda: np.int64(stream.first_step), [], tf.int64)
+        start_step.set_shape([])
+    batches = tf.compat.v1.data.make_initializable_iterator(inputs.train_dataset(start_step, stream))
     model, step = steps.build_train_step(
         lambda images: build_densenet(
             config.model,
@@ -186,6 +204,7 @@ def build_training(
         model=model,
         step=step,
         batches=batches,
+        stream=stream,
         validation=validation,
         host_sum=host_sum,
         saver=saver.Saver(
@@ -193,20 +212,26 @@ def build_training(
             config.run.log_dir,
             config.run.keep_checkpoint_max,
             optional=[variable.op.name for variable in backend.optional_variables],
-            about=_describing(config, plan, inputs),
+            about=_describing(config, plan, inputs, stream),
         ),
         synchronise=backend.broadcast(variables),
         initialise=initialisers(),
     )
 
 
-def _describing(config: Config, plan: RunPlan, inputs: Inputs) -> Callable[[int], Dict[str, Any]]:
+def _describing(
+    config: Config, plan: RunPlan, inputs: Inputs, stream: Stream
+) -> Callable[[int], Dict[str, Any]]:
     """What the manifest of the checkpoint of a step says beside its files."""
 
     def about(step: int) -> Dict[str, Any]:
         return {
             "epoch": plan.epoch(step),
-            "data": {"next_image": step * plan.global_batch},
+            "data": {
+                "next_image": step * plan.global_batch + stream.skipped_images,
+                "skipped_images": stream.skipped_images,
+                "rewinds": stream.rewinds,
+            },
             "configuration": config.to_json(),
             "plan": dataclasses.asdict(plan),
             "class_names": inputs.class_names(),
@@ -226,13 +251,8 @@ def _callbacks(
     """The callbacks of a run, in the order that `callbacks` gives the reasons for."""
     primary, plan = rank.topology.is_primary, work.plan
     log_dir = config.run.log_dir
-
-    def save(step: int) -> None:
-        what = f"saving the checkpoint of step {step}"
-        with rank.watchdog.phase(what, SAVING_SECONDS, kind="saving"):
-            nodes.saver.save(work.session, step, primary)
-
-    ordered: List[Any] = [StopOnNonFinite(), Throughput(plan)]
+    assert work.recovery is not None
+    ordered: List[Any] = [Throughput(plan)]
     reports = []
     if primary:
         console = Console(log_dir, config.run.log_name, nodes.inputs.bad_record_news)
@@ -251,7 +271,7 @@ def _callbacks(
         ordered.append(best)
         watching = (console, metrics_file, tensorboard, summary, best)
         reports = [each.evaluation for each in watching]
-    ordered.append(CheckpointSaver(plan, save))
+    ordered.append(CheckpointSaver(plan, work.recovery.save))
     if nodes.validation is not None:
         evaluate = functools.partial(nodes.validation.run, work.session, rank=rank)
         missed_step = start.step if start.missed_evaluation else None

@@ -113,6 +113,7 @@ class _Job(threading.Thread):
             topology = stack.enter_context(_addressed(configuration, topology, watchdog))
             if topology.size > 1:
                 announcer.meet(topology, configuration.run.log_dir)
+            backends.host(configuration).prepare_process(configuration, os.environ)
             import_tensorflow()
             from densenet_keras.commands import ranks
 

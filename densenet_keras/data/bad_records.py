@@ -35,6 +35,11 @@ class BadRecords:
         with self._lock:
             return len(self._met | self._split.bad.keys())
 
+    def knows(self, record: int) -> bool:
+        """Whether this rank knows that the record is bad."""
+        with self._lock:
+            return record in self._met or record in self._split.bad
+
     def list_indexed(self) -> None:
         """Lists those that the index knows; one rank's part."""
         for record, bad in sorted(self._split.bad.items()):

@@ -15,7 +15,14 @@ from tensorflow.python.util import deprecation
 
 from densenet_keras.data import images as preprocessing
 from densenet_keras.data.bad_records import BadRecords
-from densenet_keras.data.order import NO_RECORD, TrainOrder, eval_batches_per_rank, eval_records, substitute
+from densenet_keras.data.order import (
+    NO_RECORD,
+    Stream,
+    TrainOrder,
+    eval_batches_per_rank,
+    eval_records,
+    substitute,
+)
 from densenet_keras.data.record_reader import RecordReader
 from densenet_keras.data.records import STRICT, BadRecord, Split
 from densenet_keras.settings.config import Config
@@ -26,7 +33,12 @@ MOST_ATTEMPTS = 64  # at one place: more than can fail where a run permits less 
 
 
 def train_dataset(
-    split: Split, config: Config, topology: Topology, start_step: tf.Tensor, bad: Optional[BadRecords] = None
+    split: Split,
+    config: Config,
+    topology: Topology,
+    start_step: tf.Tensor,
+    stream: Optional[Stream] = None,
+    bad: Optional[BadRecords] = None,
 ) -> tf.data.Dataset:
     """This rank's endless training stream, from global step `start_step` on.
 
@@ -37,6 +49,7 @@ def train_dataset(
 
     Args:
         start_step: int64 scalar, read when the iterator is initialised.
+        stream: what the run has left out so far, looked at for each batch; by default nothing.
         bad: takes note of bad records; by default the first one ends the stream.
     """
     data, image_size = config.data, _image_size(config)
@@ -44,7 +57,8 @@ def train_dataset(
     places = _TrainPlaces(split, data.label_offset, bad or BadRecords(split, STRICT))
 
     def read(step: np.int64) -> Tuple[np.ndarray, ...]:
-        batch, following = order.batch(int(step)), order.batch(int(step) + 1)
+        skipped = stream.skipped_images if stream else 0
+        batch, following = order.batch(int(step), skipped), order.batch(int(step) + 1, skipped)
         return places.batch(batch.records, batch.draws, following.records)
 
     def decode(encoded: tf.Tensor, label: tf.Tensor, draw: tf.Tensor) -> Tuple[tf.Tensor, ...]:

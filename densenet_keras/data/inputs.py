@@ -6,12 +6,13 @@ import contextlib
 import functools
 from typing import Iterator, List, Optional, Tuple
 
+import numpy as np
 import tensorflow as tf
 
 from densenet_keras.data import batches as pipeline
 from densenet_keras.data import classes, records, synthetic
 from densenet_keras.data.bad_records import BadRecords, News
-from densenet_keras.data.order import eval_batches_per_rank
+from densenet_keras.data.order import Stream, TrainOrder, eval_batches_per_rank, substitute
 from densenet_keras.errors import RunError
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
@@ -86,13 +87,37 @@ class Inputs:
         found = classes.find(data.data_dir, data.label_offset, splits)
         return found.names if found.count == count else None
 
-    def train_dataset(self, start_step: tf.Tensor) -> tf.data.Dataset:
+    def train_dataset(self, start_step: tf.Tensor, stream: Stream) -> tf.data.Dataset:
         """See `pipeline.train_dataset`."""
         if self._train is None:
             return synthetic.synthetic_train_dataset(self._config, self._topology)
         return pipeline.train_dataset(
-            self._train, self._config, self._topology, start_step, self._bad_training
+            self._train, self._config, self._topology, start_step, stream, self._bad_training
         )
+
+    def describe_batch(self, stream: Stream, step: int, rank: int) -> List[str]:
+        """The records of global step `step` on `rank`, in the order of its batch; [] of synthetic data.
+
+        In the place of a record that this rank knows to be bad stands the one that was taken instead.
+        """
+        if self._train is None:
+            return []
+        data, size = self._config.data, self._topology.size
+        batch = TrainOrder(data.seed, len(self._train), data.batch_size, rank, size).batch(
+            step, stream.skipped_images
+        )
+        return [
+            self._train.describe(self._standing(int(record), draw))
+            for record, draw in zip(batch.records, batch.draws)
+        ]
+
+    def _standing(self, record: int, draw: np.ndarray) -> int:
+        assert self._train is not None
+        for attempt in range(1, pipeline.MOST_ATTEMPTS):
+            if not self._bad_training.knows(record):
+                break
+            record = substitute(draw, attempt, len(self._train))
+        return record
 
     def eval_dataset(self) -> tf.data.Dataset:
         """Pass after pass of `pipeline.eval_dataset`, `eval_batches` batches each."""

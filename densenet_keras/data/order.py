@@ -1,6 +1,7 @@
 """Which record stands where, in training and in evaluation: pure functions of (seed, step, rank).
 
-Training: global position p = step * global_batch + rank * batch_size + i; pass = p // records; the
+Training: global position p = step * global_batch + skipped + rank * batch_size + i, where skipped is zero
+unless the run went back (see `Stream`); pass = p // records; the
 record is the one that the pass's permutation puts at p % records. Nothing is dropped at the end of a
 pass, and the order over all ranks is the same for any number of them. Where that record is bad, others
 are tried in the order that `substitute` gives; all other places keep theirs.
@@ -11,6 +12,7 @@ Evaluation: the same positions, each record once in the order of the files, then
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +29,21 @@ class Batch(NamedTuple):
 
     records: np.ndarray  # [batch] int64, numbers in the split
     draws: np.ndarray  # [batch, 2] int64, seed pairs of the augmentation, no two alike in a run
+
+
+@dataclass
+class Stream:
+    """Where the training stream of a run stands: step s begins at image s * global_batch + skipped_images.
+
+    Attributes:
+        first_step: the global step of the first batch, when the iterator is initialised.
+        skipped_images: what going back has left out.
+        rewinds: how often the run has gone back.
+    """
+
+    first_step: int
+    skipped_images: int = 0
+    rewinds: int = 0
 
 
 class TrainOrder:
@@ -48,9 +65,14 @@ class TrainOrder:
         self._kept = 2 + batch_size // records
         self._permutations: OrderedDict[int, np.ndarray] = OrderedDict()
 
-    def batch(self, step: int) -> Batch:
-        """The batch of global step `step`, at the same cost for every step."""
-        positions = step * self._global_batch + self._first + np.arange(self._batch_size, dtype=np.int64)
+    def batch(self, step: int, skipped_images: int = 0) -> Batch:
+        """The batch of global step `step`, at the same cost for every step.
+
+        Args:
+            skipped_images: positions that the run has left out so far; see `Stream`.
+        """
+        begin = step * self._global_batch + skipped_images + self._first
+        positions = begin + np.arange(self._batch_size, dtype=np.int64)
         passes, places = np.divmod(positions, self._records)
         records = np.empty(self._batch_size, np.int64)
         for number in np.unique(passes):

@@ -14,6 +14,7 @@ from densenet_keras.network.variants import BN_EPSILON, BN_MOMENTUM, BN_SIZE, ST
 from densenet_keras.settings.setting import (
     FINETUNE,
     NOT_EMPTY,
+    POSITIVE,
     TRAINING,
     Rule,
     at_least,
@@ -24,7 +25,6 @@ from densenet_keras.settings.setting import (
 
 MODELS = tuple(VARIANTS)
 
-POSITIVE = Rule(lambda value: value > 0, "must be greater than 0")
 SHARE = between(0, 1, "must be at least 0 and less than 1")
 
 

@@ -9,6 +9,7 @@ from densenet_keras.settings.setting import (
     EVALUATE,
     FINETUNE,
     NOT_EMPTY,
+    POSITIVE,
     TRAIN,
     TRAINING,
     at_least,
@@ -72,6 +73,23 @@ class RunConfig:
         "epoch; default: 0 on NPUs, else 5000, or what the run in log_dir used",
         commands=TRAINING,
         rule=at_least(0),
+    )
+    on_nonfinite: str = flag(
+        "stop",
+        "what a run does when a loss or a gradient is no longer finite: stop, or rewind: go back to the last "
+        "checkpoint and leave out the batches that followed it",
+        choices=("stop", "rewind"),
+        commands=TRAINING,
+    )
+    max_rewinds: int = flag(
+        3, "how often a run goes back before it stops", commands=TRAINING, rule=at_least(1)
+    )
+    gradient_norm_limit: Optional[float] = flag(
+        None,
+        "a step whose gradient is longer counts as not finite; for devices that saturate instead; nothing is "
+        "clipped; default: none",
+        commands=TRAINING,
+        rule=POSITIVE,
     )
     keep_checkpoint_max: int = flag(
         5, "newest checkpoints that are kept", commands=TRAINING, rule=at_least(1)

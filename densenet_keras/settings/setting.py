@@ -24,6 +24,7 @@ class Rule(NamedTuple):
 
 
 NOT_EMPTY = Rule(lambda value: value != "", "must not be empty")
+POSITIVE = Rule(lambda value: value > 0, "must be greater than 0")
 
 
 def at_least(least: int) -> Rule:

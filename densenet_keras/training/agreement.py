@@ -61,8 +61,13 @@ VECTORS = ({"requests": 1, "found": 2, "counts": 4}, {"loss": 1})
 
 
 def host_sum(backend: Backend) -> HostSum:
-    """The sums that a session of training or evaluation needs."""
-    return HostSum(backend, *VECTORS)
+    """The sums that a session of training or evaluation needs.
+
+    `layers` and `rows` are for what `origin` finds: a number of each rank, one of each picture of a rank.
+    """
+    integers, floats = VECTORS
+    sizes = {"layers": backend.topology.size, "rows": backend.config.data.batch_size}
+    return HostSum(backend, {**integers, **sizes}, floats)
 
 
 def check_same_on_all_ranks(

@@ -7,7 +7,7 @@ import functools
 import math
 import signal
 import time
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Sequence, Set
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 import tensorflow as tf
 from tensorflow.python.keras.callbacks import CallbackList
@@ -16,6 +16,8 @@ from densenet_keras.backends.base import Backend, Step
 from densenet_keras.errors import RunError
 from densenet_keras.rank import Rank
 from densenet_keras.schedule import Progress, RunPlan, StepLogs
+from densenet_keras.training.divergence import Diverged
+from densenet_keras.training.recovery import Recovery
 from densenet_keras.watchdog import StopFlag, Watchdog
 
 # What a rank asks of the others after a chunk. Requests are summed over ranks, so each takes its own
@@ -33,6 +35,7 @@ class Run(NamedTuple):
     Attributes:
         session: open, with the variables' values in place and the graph final.
         first_step: the global step that training starts at.
+        recovery: what to do when a step has gone wrong; without, nothing is looked for.
     """
 
     session: tf.compat.v1.Session
@@ -41,6 +44,7 @@ class Run(NamedTuple):
     step: Step
     plan: RunPlan
     first_step: int
+    recovery: Optional[Recovery] = None
 
 
 def run(
@@ -58,6 +62,9 @@ def run(
     interrupts: then the same epoch is to be continued by another run. on_train_end comes last in
     either case, with `logs.interrupted` to tell them apart. After an exception it does not come, as
     in Keras, because part of what it does needs every rank.
+
+    When a step has gone wrong and `work.recovery` goes back, training goes on from an earlier step: its epoch
+    begins again, and a callback with a method `on_rewind(step, words)` has it called before.
 
     A callback with a method `close()` has it called at the very end, in reverse order, whatever
     happened before. One with a method `compiling(what)` has its context entered while a device compiles a
@@ -77,7 +84,15 @@ def run(
         chunks = _Chunks(work, rank, first_step_timeout_seconds)
         announce = [callback.compiling for callback in callbacks if hasattr(callback, "compiling")]
         work.backend.compiling = functools.partial(chunks.compiling, announce)
-        return _train(work, hooks, chunks, rank, agree)
+        with rank.watchdog.unlimited():
+            hooks.on_train_begin()
+        if work.recovery is not None:
+            work.recovery.begin()
+        while True:
+            try:
+                return _train(work, hooks, chunks, rank, agree)
+            except Diverged as problem:
+                work = _gone_back(work, problem, callbacks)
     except RuntimeError as error:
         if "Graph is finalized" not in str(error):
             raise
@@ -89,21 +104,34 @@ def run(
         _close(callbacks)
 
 
+def _gone_back(work: Run, problem: Diverged, callbacks: Sequence[tf.keras.callbacks.Callback]) -> Run:
+    """What is left to train after `problem`."""
+    assert work.recovery is not None, "it raised it"
+    step, words = work.recovery.recover(problem)
+    for callback in callbacks:
+        on_rewind = getattr(callback, "on_rewind", None)
+        if callable(on_rewind):
+            on_rewind(step, words)
+    return work._replace(first_step=step)
+
+
 def _train(work: Run, hooks: CallbackList, chunks: _Chunks, rank: Rank, agree: Callable[[int], int]) -> int:
     plan, model, stop = work.plan, work.model, rank.stop
     in_callbacks = rank.watchdog.unlimited  # what users write may take its time
     epoch = _Epoch(hooks, plan)
     done = work.first_step
     logs = StepLogs({}, Progress(done, plan.epoch(done), 0, 0, 0.0, math.nan))
-    with in_callbacks():
-        hooks.on_train_begin()
     for start, end in plan.chunks(work.first_step):
         with in_callbacks():
             epoch.begin(start)
             hooks.on_train_batch_begin(**_batch(plan, start, end))
+        if work.recovery is not None:
+            work.recovery.before(start)
         logs = chunks.run(start, end)
         stop.let_finish()  # before ranks meet below: once one has gone on, all have something to save
         end = logs.progress.step
+        if work.recovery is not None:
+            work.recovery.check(end, logs)
         begun = _batch(plan, start, end)
         batch = begun["batch"]
         logs.update(begun["logs"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -12,6 +12,7 @@ from densenet_keras.data import images as preprocessing
 from densenet_keras.network.variants import HEAD
 from densenet_keras.settings.config import Config, ModelConfig
 from densenet_keras.training import objective
+from densenet_keras.training.divergence import GRADIENT_NORM, LONG_GRADIENTS
 
 BuildModel = Callable[[tf.Tensor], tf.keras.Model]
 
@@ -27,6 +28,7 @@ class StepParts(NamedTuple):
         metrics: further scalars, already equal on all ranks (the learning rate); their values in a run of
             the step are those before its update.
         transform: changes the gradients, averaged over ranks, before they are applied.
+        gradient_norm_limit: a longer gradient is counted; None: its length is not computed.
     """
 
     losses: Dict[str, tf.Tensor]
@@ -35,6 +37,7 @@ class StepParts(NamedTuple):
     updates: Sequence[tf.Operation]
     metrics: Dict[str, tf.Tensor]
     transform: Callable[[List[tf.Tensor]], List[tf.Tensor]] = list
+    gradient_norm_limit: Optional[float] = None
 
 
 def network_input(images: tf.Tensor, model: ModelConfig) -> tf.Tensor:
@@ -83,6 +86,7 @@ def build_train_step(
         transform=functools.partial(
             _faster_head, model.trainable_variables, config.finetune.head_lr_multiplier
         ),
+        gradient_norm_limit=config.run.gradient_norm_limit,
     )
     return model, build_step(backend, optimizer, parts, global_step)
 
@@ -112,6 +116,8 @@ def build_step(
     scalars = dict(zip(names, means))
     # Identities, so that each metric is read before the update changes what it depends on.
     scalars.update((name, tf.identity(value)) for name, value in parts.metrics.items())
+    if parts.gradient_norm_limit is not None:
+        scalars.update(_gradient_norm(gradients, parts.gradient_norm_limit))
     with tf.control_dependencies(list(scalars.values())):
         update = wrapped.apply_gradients(
             list(zip(parts.transform(gradients), parts.variables)), global_step=backend.applied_steps
@@ -124,6 +130,24 @@ def build_step(
     # update into a branch, and a skipped step still has a batch to average.
     done = [advance, update, *parts.updates, *counted]
     return Step(train_op=tf.group(*done, name="train_step"), metrics=scalars)
+
+
+def _gradient_norm(gradients: Sequence[tf.Tensor], limit: float) -> Dict[str, tf.Tensor]:
+    """The length of the gradient, and how many since the start of this process were longer or not finite.
+
+    A count, because of several steps in one session.run the host sees the metrics of the last alone. In a
+    local variable: it is no part of the state that a checkpoint holds.
+    """
+    norm = tf.global_norm(list(gradients))
+    count = tf.compat.v1.Variable(
+        0.0,
+        trainable=False,
+        use_resource=True,
+        collections=[tf.compat.v1.GraphKeys.LOCAL_VARIABLES],
+        name=LONG_GRADIENTS,
+    )
+    fits = tf.less_equal(norm, limit)  # false of NaN
+    return {GRADIENT_NORM: norm, LONG_GRADIENTS: count.assign_add(tf.where(fits, 0.0, 1.0))}
 
 
 def _faster_head(

@@ -628,6 +628,7 @@ class TrainingPictures(Pictures):
         import tensorflow as tf
 
         from densenet_keras.data.inputs import Inputs, naming_bad_records
+        from densenet_keras.data.order import Stream
 
         shutil.rmtree(self.at("data"), ignore_errors=True)
         os.makedirs(self.at("data"))
@@ -644,7 +645,7 @@ class TrainingPictures(Pictures):
         )  # fmt: skip
         inputs = Inputs(config, Topology(), train=True, evaluate=False)
         with tf.Graph().as_default(), tf.compat.v1.Session() as session, naming_bad_records():
-            dataset = inputs.train_dataset(tf.constant(0, tf.int64))
+            dataset = inputs.train_dataset(tf.constant(0, tf.int64), Stream(0))
             batch = tf.compat.v1.data.make_one_shot_iterator(dataset).get_next()
             session.run(batch)
         return "read"

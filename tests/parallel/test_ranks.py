@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 
+import numpy as np
 import pytest
 
 from tests.support import commands, records
@@ -291,3 +292,24 @@ def free_ports(count):
     for each in sockets:
         each.close()
     return ports
+
+
+def test_two_ranks_go_back_together_from_a_step_that_went_wrong(tmp_path):
+    payloads = records.noise_payloads(32)
+    payloads[17] = records.example(records.encode(np.full((24, 20, 3), 255, np.uint8)), 1)
+    records.write_split(tmp_path / "data", "train", payloads, shards=1)
+    run = (
+        "train_keras.py", "--model", "densenet_tiny", "--num_classes", 10, "--image_size", 32,
+        "--mode", "train", "--data_threads", 1, "--intra_op_threads", 1, "--batch_size", 2, "--rank_size", 2,
+        "--save_checkpoints_steps", 2, "--max_train_steps", 8, "--data_dir", tmp_path / "data",
+        "--callbacks", "tests.support.poison:create",
+    )  # fmt: skip
+    output = commands.run(*run, "--log_dir", tmp_path / "stop", code=1)
+    words = (
+        "at step 7: in its forward pass the output of layer images is the first that is not finite, on rank"
+    )
+    assert output.count(f"\nerror: loss is nan {words} 0") == 1
+    output = commands.run(*run, "--log_dir", tmp_path / "whole", "--on_nonfinite", "rewind")
+    assert f"{words} 0" in output
+    assert f"{words.replace('7', '8')} 1" in output, "its next place is the other rank's"
+    assert "going back to step 6, without the 2 steps of data" in output

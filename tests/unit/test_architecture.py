@@ -47,16 +47,18 @@ NO_TENSORFLOW = [
     "backends.ascend.rank_table", "backends.ascend.rank_table_rules", "backends.ascend.job_table",
     "backends.ascend.rank_environment", "backends.ascend.host", "backends.ascend.table_command",
     "backends.ascend.failures", "backends.tensorflow.host", "backends.host", "files", "terminal", "__main__",
+    "commands.confirm", "backends.confirmation", "backends.confirm_lines",
     "commands.foreign", "commands.import_weights", "network.variables", "network.preprocessing",
     "network.weights.source", "network.weights.formats", "commands.export", "exports.formats",
     "exports.names", "commands.start",
 ]  # fmt: skip
 
 READS_ENVIRONMENT = [
-    "commands.main", "commands.predict", "commands.worker", "commands.tensorflow_import",
+    "commands.main", "commands.predict", "commands.worker", "commands.confirm", "commands.confirm_runs",
+    "commands.tensorflow_import",
     "launch.launcher", "launch.rank_logs", "watchdog", "data.records", "terminal",
     "backends.ascend.backend", "backends.ascend.adapter",
-    "backends.tensorflow.local",
+    "backends.tensorflow.local", "training.weights_digest",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from densenet_keras.backends.ascend.host import HOST
 from tests.support.paths import ROOT
 
 
@@ -39,6 +40,17 @@ def test_a_fact_names_modules_and_tests_that_exist(row):
             source = read("tests", name)
         elif name.startswith("test_"):
             assert f"def {name}(" in source, f"{fact}: no {name}"
+
+
+@pytest.mark.parametrize("folder", [(), ("zh-CN",)])
+def test_the_lines_of_confirm_are_those_of_the_code(folder):
+    sections = read("docs", *folder, "ascend.md").split("\n## ")
+    section = next(text for text in sections if "densenet_keras confirm --data_dir" in text)
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE)
+    lines = HOST.confirmation().lines
+    assert [name for name, _ in rows] == [line.name for line in lines]
+    if not folder:
+        assert [claim.replace("`", "") for _, claim in rows] == [line.claim for line in lines]
 
 
 def test_there_are_facts():

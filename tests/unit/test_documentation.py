@@ -87,7 +87,7 @@ def _marked_tables():
     return {name: rows for path in ENGLISH for name, rows in re.findall(marks, readme.text(path), re.DOTALL)}
 
 
-@pytest.mark.parametrize("name", ["check", "import", "prepare"])
+@pytest.mark.parametrize("name", ["check", "confirm", "import", "prepare"])
 def test_the_table_of_a_tool_is_its_settings(name):
     hint = "python -m tests.unit.test_documentation prints the tables"
     assert _marked_tables()[name].splitlines() == _tool_rows(name), hint

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
 from densenet_keras.backends.ascend import adapter, chips, failures, loop_plan, rank_environment
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
+from densenet_keras.backends.confirmation import Backing
 from densenet_keras.backends.host import Host
 from densenet_keras.settings.programs import Tool
 
@@ -86,6 +87,12 @@ class AscendHost(Host):
         from densenet_keras.backends.ascend import memory
 
         return memory.describe(graph, variables, config)
+
+    def confirmation(self) -> Backing:
+        """See `Host.confirmation`: everything that docs/ascend.md leaves to a device."""
+        from densenet_keras.backends.ascend import confirm
+
+        return confirm.BACKING
 
     def create(self, config: Config, topology: Topology) -> Backend:
         """See `Host.create`."""

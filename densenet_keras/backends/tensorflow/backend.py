@@ -40,6 +40,7 @@ class TensorFlowBackend(Backend):
     """
 
     name = "tensorflow"
+    repeats_steps = True
 
     def __init__(self, config: Config, topology: Topology) -> None:
         """

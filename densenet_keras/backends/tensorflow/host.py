@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Mapping
 
 from densenet_keras.backends.host import Host
+from densenet_keras.backends.tensorflow import memory
 
 if TYPE_CHECKING:
     from densenet_keras.backends.base import Backend
@@ -16,6 +17,11 @@ class TensorFlowHost(Host):
     """Stock TensorFlow needs nothing of the host but addresses for its ranks."""
 
     name = "tensorflow"
+
+    def prepare_process(self, config: Config, environ: Mapping[str, str]) -> None:
+        """See `Host.prepare_process`; the process of a user's own program is not a rank."""
+        if config.device.fast_cpu is not False:
+            memory.keep_freed_memory(environ)
 
     def create(self, config: Config, topology: Topology) -> Backend:
         """See `Host.create`."""

@@ -81,6 +81,10 @@ class Console(tf.keras.callbacks.Callback):
         if "images_per_second" in logs:
             self.write(f"{log_line(logs)}  {time.strftime('%H:%M:%S')}")
 
+    def on_rewind(self, step: int, words: str) -> None:
+        """Says why training goes on from `step` again."""
+        self.write(words)
+
     def evaluation(self, step: int, epoch: float, result: EvalResult, time_utc: str) -> None:
         """A row of the evaluation table, under its header if another line came between."""
         self._write_news()

@@ -27,9 +27,15 @@ class Metrics(tf.keras.callbacks.Callback):
         """Drops lines beyond `first_step`: training repeats them, having started from there again."""
         super().__init__()
         os.makedirs(log_dir, exist_ok=True)
-        path = os.path.join(log_dir, FILE_NAME)
-        drop_after(path, first_step)
-        self._file = files.GrowingFile(path)
+        self._path = os.path.join(log_dir, FILE_NAME)
+        drop_after(self._path, first_step)
+        self._file = files.GrowingFile(self._path)
+
+    def on_rewind(self, step: int, words: str) -> None:
+        """Drops the lines beyond `step`."""
+        self._file.close()
+        drop_after(self._path, step)
+        self._file = files.GrowingFile(self._path)
 
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         if "images_per_second" not in logs:

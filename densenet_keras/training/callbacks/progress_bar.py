@@ -67,6 +67,11 @@ class ProgressBar(tf.keras.callbacks.Callback):
         self._first_chunk.close()
         return compiling(what, self._bar, self._stream)
 
+    def on_rewind(self, step: int, words: str) -> None:
+        """Puts the bar back to `step`."""
+        if self._bar is not None:
+            self._bar.n = step
+
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         progress = logs.progress
         self._images_per_second = logs.get("images_per_second", self._images_per_second)

@@ -45,6 +45,12 @@ class TensorBoard(tf.keras.callbacks.Callback):
             self._train.add_summary(_table("settings", settings), first_step)
             self._train.flush()
 
+    def on_rewind(self, step: int, words: str) -> None:
+        """Tells TensorBoard to forget what follows `step`."""
+        for writer in (self._train, self._validation):
+            if writer is not None:
+                _start(writer, step)
+
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         if "images_per_second" not in logs:
             return
@@ -66,8 +72,7 @@ class TensorBoard(tf.keras.callbacks.Callback):
 
     def _writer(self, folder: str) -> tf.compat.v1.summary.FileWriter:
         writer = tf.compat.v1.summary.FileWriter(folder)
-        start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-        writer.add_session_log(start, self._first_step + 1)
+        _start(writer, self._first_step)
         return writer
 
     @staticmethod
@@ -81,6 +86,11 @@ class TensorBoard(tf.keras.callbacks.Callback):
                 summary.value.add(tag=tag, simple_value=value)
         writer.add_summary(summary, step)
         writer.flush()
+
+
+def _start(writer: tf.compat.v1.summary.FileWriter, step: int) -> None:
+    start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+    writer.add_session_log(start, step + 1)
 
 
 def _table(tag: str, settings: Mapping[str, Any]) -> tf.compat.v1.Summary:

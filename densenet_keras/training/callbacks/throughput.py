@@ -25,6 +25,10 @@ class Throughput(tf.keras.callbacks.Callback):
     def _clear(self) -> None:
         self._steps, self._seconds, self._data_wait_seconds = 0, 0.0, 0.0
 
+    def on_rewind(self, step: int, words: str) -> None:
+        """Begins to count anew."""
+        self._clear()
+
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         progress = logs.progress
         if progress.timed_steps:

@@ -9,7 +9,8 @@ Read from the environment: RANK_ID, RANK_SIZE; SIMULATED_NPU_ADDRESSES, host:por
 with commas; SIMULATED_NPU_OVERFLOW, steps of this process at which float16 overflows, with commas;
 SIMULATED_NPU_GENERATION, older (the default) or newer: how a failed run ends, and what the adapter has;
 SIMULATED_NPU_CHIP=910b: an overflow makes the gradients of its rank infinite instead of setting the status;
-SIMULATED_NPU_SHUTDOWN=hang.
+SIMULATED_NPU_SHUTDOWN=hang; SIMULATED_NPU_BREAK, what it does wrong on purpose, see `simulated_faults`;
+SIMULATED_NPU_CHIPS, the folder in which it says how much memory it uses, for the npu-smi beside this file.
 """
 
 import functools
@@ -22,6 +23,7 @@ import zlib
 
 import compiler_files
 import numpy as np
+import simulated_faults as faults
 import tensorflow as tf
 from tensorflow.python.client import session as session_lib
 from tensorflow.python.ops import collective_ops
@@ -118,7 +120,9 @@ class Operations:
             raise TypeError(f"HcomAllReduce does not take {tensor.dtype.name}")
         if fusion not in (0, 1, 2) or (fusion and reduction != "sum"):
             raise DeviceError(f"fusion {fusion} of {reduction}")
-        if size() == 1:
+        if fusion == 1:
+            tf.compat.v1.add_to_collection("simulated/fused", tensor)
+        if size() == 1 or (fusion == 1 and faults.has("drift")):
             return tf.identity(tensor, name=name or "HcomAllReduce")
         if _gives_infinities() and fusion == 1:
             tensor = _infinite_at_planned_steps(tensor)
@@ -224,6 +228,13 @@ def _any_overflow(gradients):
         scaled = op.inputs[0]
         flags.append(tf.reduce_any(tf.logical_not(tf.abs(scaled) <= HALF_MAX)))
     flags.append(_is_planned())
+    left = faults.leftover()
+    if left is not None:
+        found = left.read_value()
+        with tf.control_dependencies([found]), tf.control_dependencies([left.assign(False)]):
+            flags.append(tf.identity(found))
+    if faults.has("overflow"):
+        return tf.zeros_like(flags[0])
     return tf.reduce_any(tf.stack(flags))
 
 
@@ -302,6 +313,8 @@ def _run(self, fetches, feed_dict=None, options=None, run_metadata=None):
         if set(ops) & set(self.graph.get_collection("simulated/" + kind)):
             history.append((kind,))
             is_up = up
+            if up:
+                faults.take_chip(os.environ.get("DEVICE_ID") or "0")
             while not up and os.environ.get("SIMULATED_NPU_SHUTDOWN") == "hang":
                 time.sleep(1)
             return run(fetches, feed_dict, options, run_metadata)
@@ -318,7 +331,11 @@ def _run(self, fetches, feed_dict=None, options=None, run_metadata=None):
     is_up = True
     _check_graph(self, ops, ancestors, types, feed_dict)
     count = _iterations(self, run, ancestors)
+    count = faults.iterations(self, ancestors, any(op.name == LOOP_OP for op in ancestors), count)
     history.append(("run", count, tuple(sorted(op.name for op in ops))))
+    feed_dict = faults.fed(ops, feed_dict)
+    if count > 1 and feed_dict is None:
+        feed_dict = faults.fed_again(run, ancestors)
     for _ in range(count):
         try:
             result = run(fetches, feed_dict, options, run_metadata)
@@ -328,7 +345,8 @@ def _run(self, fetches, feed_dict=None, options=None, run_metadata=None):
             if "Iterator" not in " ".join(types):
                 raise
             failed_run(error)
-    return result
+    faults.after_run(self, run, types, ancestors)
+    return faults.results(self, fetches, result, types)
 
 
 def _fetched_ops(graph, fetches):
@@ -363,6 +381,13 @@ def _check_graph(session, ops, ancestors, types, feed_dict):
         fatal("iterator_per_loop only support 1 when using OneShotIterator")
     session._npu_graphs[key] = 10 * len(session._npu_graphs) + 1
     compiler_files.leave(session._npu_options, session._npu_graphs[key])
+    _check_split(session.graph, ancestors)
+    if faults.has("out_of_memory"):
+        batches = [op.outputs[0].shape.as_list()[:1] for op in ancestors if op.type == "IteratorGetNext"]
+        if any(batch >= [3] for batch in batches):
+            raise DeviceError(
+                "EL0004: Failed to allocate memory. Possible Cause: Available memory is insufficient."
+            )
     if size() > 1:
         described = sorted(
             f"{op.name} {op.type} {[str(tensor.shape) for tensor in op.outputs]}"
@@ -371,6 +396,16 @@ def _check_graph(session, ops, ancestors, types, feed_dict):
         )
         text = f"{session._npu_graphs[key]} {key}" + "\n".join(described)
         _exchange().check(zlib.crc32(text.encode()) & 0xFFFFFF, key)
+
+
+def _check_split(graph, ancestors):
+    """Segments must end with the last of the fused sums, of which there is one for each gradient."""
+    fused = graph.get_collection("simulated/fused")
+    if split_strategy is None or split_strategy[0] != "idx" or not set(ancestors) & {t.op for t in fused}:
+        return
+    last = len(fused) - 1 + faults.has("split")
+    if split_strategy[1][-1] != last:
+        raise DeviceError(f"hcom: split index {split_strategy[1][-1]} of gradients 0 to {last}")
 
 
 def _iterations(session, run, ancestors):

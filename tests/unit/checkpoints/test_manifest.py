@@ -11,7 +11,7 @@ from densenet_keras import load_model
 from densenet_keras.checkpoints import files, manifest, reader, run_folder, saver
 from densenet_keras.checkpoints.verification import verify
 from densenet_keras.commands import main
-from densenet_keras.errors import UsageError
+from densenet_keras.errors import RunError, UsageError
 from tests.support.networks import write_run
 
 ENDINGS = (*files.ENDINGS, manifest.ENDING)
@@ -88,24 +88,31 @@ def test_a_checkpoint_without_manifest_loads_as_before(run, path, capsys):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"format": 1}', b"[" * 100000])
-def test_a_broken_manifest_does_not_cost_the_checkpoint(run, path, content, caplog):
+def test_a_broken_manifest_is_damage_to_a_run_that_continues_and_none_to_others(run, path, content, caplog):
+    """It says where in the data the run stands; the weights can be used without."""
     with open(path + manifest.ENDING, "wb") as file:
         file.write(content)
-    assert saver.find_resumable(run)[:2] == (path, 5)
+    with pytest.raises(RunError, match=r"none of the 1 checkpoints.*manifest\.json.*delete it to go on"):
+        saver.find_resumable(run)
+    assert load_model(run).step == 5
     assert "counts as one without" in caplog.text
     assert not verify(path)[0].whole
+    os.remove(path + manifest.ENDING)
+    assert saver.find_resumable(run)[:2] == (path, 5)
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"files": 3}, {"files": {".index": 3}}, {"files": {"/../x": {"bytes": 0, "sha256": ""}}}, {"step": "5"},
-     {"class_names": [1]}],
+     {"class_names": [1]}, {"data": {"skipped_images": "1"}}],
 )  # fmt: skip
-def test_a_manifest_written_anew_in_another_form_counts_as_none(run, path, changes):
+def test_a_manifest_written_anew_in_another_form_is_a_broken_one(run, path, changes):
     content = {**manifest.read(path), **changes}
     with open(path + manifest.ENDING, "w", encoding="utf-8") as file:
         json.dump({**content, manifest._CHECKSUM: manifest._of_content(content)}, file)
-    assert saver.find_resumable(run)[:2] == (path, 5)
+    with pytest.raises(RunError, match=r"manifest\.json lacks .*delete it to go on"):
+        saver.find_resumable(run)
+    assert manifest.readable(path) is None
     assert "holds them in another form" in verify(path)[0].note
 
 

@@ -228,7 +228,9 @@ def test_callbacks_are_looked_for_but_not_imported(tmp_path):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").write_text("raise AssertionError('imported')")
     (tmp_path / "package" / "inner.py").write_text("raise AssertionError('imported')")
-    for module in ("mine", "package.inner"):
+    (tmp_path / "spaces" / "inner").mkdir(parents=True)  # packages without __init__.py
+    (tmp_path / "spaces" / "inner" / "deep.py").write_text("raise AssertionError('imported')")
+    for module in ("mine", "package.inner", "spaces.inner.deep"):
         check(TRAIN, "--synthetic_data", "--callbacks", f"{module}:make")
     for module in ("yours", "package.other", "mine.inner"):
         assert f"no module {module}" in refused(TRAIN, "--synthetic_data", "--callbacks", f"{module}:make")

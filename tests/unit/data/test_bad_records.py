@@ -11,7 +11,7 @@ from densenet_keras.data import batches as pipeline
 from densenet_keras.data import records
 from densenet_keras.data.bad_records import FILE, BadRecords, News
 from densenet_keras.data.inputs import Inputs
-from densenet_keras.data.order import TrainOrder, eval_batches_per_rank, substitute
+from densenet_keras.data.order import Stream, TrainOrder, eval_batches_per_rank, substitute
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
@@ -69,7 +69,7 @@ def trained(split, steps, rank=0, size=1, start=0, bad=None, **values):
         bad = bad or BadRecords(split, policy())
         got = run(
             pipeline.train_dataset(
-                split, config(**values), Topology(rank, size), tf.constant(start, tf.int64), bad
+                split, config(**values), Topology(rank, size), tf.constant(start, tf.int64), bad=bad
             ),
             steps,
         )
@@ -153,7 +153,7 @@ def test_each_is_listed_once_over_ranks_and_starts(folder, tmp_path):
         ranks = [Inputs(given, Topology(rank, 2), train=True, evaluate=False) for rank in range(2)]
         for inputs in ranks:
             with tf.Graph().as_default():
-                run(inputs.train_dataset(tf.constant(0, tf.int64)), 8)
+                run(inputs.train_dataset(tf.constant(0, tf.int64), Stream(0)), 8)
         news.append(ranks[0].bad_record_news())
     lines = listed(tmp_path / "run")
     assert sorted(line["record"] for line in lines) == [BROKEN, UNDECODABLE, UNLABELLED]

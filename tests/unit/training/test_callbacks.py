@@ -18,7 +18,6 @@ from densenet_keras.training.callbacks import (
     Evaluate,
     Metrics,
     ProgressBar,
-    StopOnNonFinite,
     TensorBoard,
     Throughput,
 )
@@ -60,24 +59,24 @@ class TestLearningRate:
             self.callback.on_train_batch_end(0, logs(step=150120, learning_rate=rate))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("name", ["loss", "total_loss"])
-def test_a_loss_that_is_no_number_ends_the_run_before_the_save(name, value):
-    saved = []
-    plan = toy.plan(20, save_interval_steps=5)
-    backend = ToyBackend(on_step=lambda step: {name: value} if step == 10 else {})
-    with pytest.raises(RunError, match=f"{name} is .* at step 10.*--lr"):
-        toy.run(plan, [StopOnNonFinite(), CheckpointSaver(plan, saved.append)], backend=backend)
-    assert saved == [5]
-
-
-def test_a_step_skipped_for_overflow_does_not_end_the_run():
-    guard = StopOnNonFinite()
-    guard.on_train_batch_end(0, logs(loss=2.0, skipped_steps=0.0))
-    guard.on_train_batch_end(1, logs(loss=math.inf, skipped_steps=1.0))
-    guard.on_train_batch_end(2, logs(loss=2.0, skipped_steps=1.0))
-    with pytest.raises(RunError):
-        guard.on_train_batch_end(3, logs(loss=math.inf, skipped_steps=1.0))
+def test_what_was_shown_of_steps_gone_back_from_is_taken_back(tmp_path):
+    plan = toy.plan(100, log_interval_steps=10)
+    throughput, metrics = Throughput(plan), Metrics(str(tmp_path), first_step=0)
+    for step in (10, 20):
+        line = logs(step=step, steps=10)
+        throughput.on_train_batch_end(0, line)
+        metrics.on_train_batch_end(0, line)
+    throughput.on_train_batch_end(0, logs(step=25, steps=5, seconds=100.0))
+    for callback in (throughput, metrics):
+        callback.on_rewind(10, "words")
+    line = logs(step=20, steps=10, seconds=1.0)
+    throughput.on_train_batch_end(0, line)
+    assert line["images_per_second"] == 10 * plan.global_batch / 1.0
+    metrics.on_train_batch_end(0, line)
+    metrics.close()
+    assert [(each["step"], each["images_per_second"]) for each in lines_of(tmp_path / "metrics.jsonl")] == [
+        (10, 40.0), (20, 40.0)
+    ]  # fmt: skip
 
 
 class TestThroughput:
