@@ -30,6 +30,7 @@ class Chip:
         counts: how many of one server may communicate.
         networks: devices that reach one another, where not all do.
         table_versions: rank tables that its HCCL reads, the first is written.
+        needs_addresses: whether devices of a single server must have NIC addresses in the table.
         saturates: whether an overflow gives the largest number, instead of Inf or NaN.
         has_float32_convolutions: whether its matrix unit computes in float32.
         has_bfloat16: whether it computes in bfloat16.
@@ -43,6 +44,7 @@ class Chip:
     counts: Tuple[int, ...]
     networks: Tuple[FrozenSet[int], ...]
     table_versions: Tuple[str, ...]
+    needs_addresses: bool
     saturates: bool
     has_float32_convolutions: bool
     has_bfloat16: bool
@@ -75,6 +77,7 @@ ATLAS_910 = Chip(
     # Devices 0 to 3 and 4 to 7 are separate networks inside a server.
     networks=(frozenset(range(4)), frozenset(range(4, 8))),
     table_versions=("1.0",),
+    needs_addresses=True,
     saturates=True,
     has_float32_convolutions=False,
     has_bfloat16=False,
@@ -88,6 +91,7 @@ ATLAS_A2 = Chip(
     counts=(),
     networks=(),
     table_versions=("1.0", "1.2"),
+    needs_addresses=False,
     saturates=False,
     has_float32_convolutions=True,
     has_bfloat16=True,

@@ -46,7 +46,7 @@ def kernels(trials: Trials) -> Verdict:
     """The graph check of a dry run, with the operator list that is installed here."""
     listed = graph_check.installed_operations(trials.environ.get("ASCEND_OPP_PATH", ""))
     if listed is None:
-        return not_tried("no npu_supported_ops.json under ASCEND_OPP_PATH")
+        return not_tried(f"no npu_supported_ops.json under ASCEND_OPP_PATH or {graph_check.DEFAULT_OPP_PATH}")
     planned = trials.plan("planned", base_flags(trials))
     missing = [
         line.strip() for line in planned.output.splitlines() if "has no kernel" in line or ": no " in line

@@ -133,6 +133,8 @@ def _table_of_this_server(
             "address_0=192.168.100.101; restore it, or give a table with --rank_table"
         ) from error
     except OSError as error:
+        if not chip.needs_addresses:
+            return rank_table.without_addresses(device_ids, server_id)
         if config.device.dry_run:
             # A plan needs no NIC: addresses reserved for documentation (RFC 5737) stand in for them.
             text = "".join(f"address_{device_id}=192.0.2.{device_id + 1}\n" for device_id in device_ids)

@@ -8,6 +8,8 @@ import re
 import subprocess
 from typing import Any, Dict, Iterable, List, Mapping
 
+from densenet_keras.backends.ascend import chips
+
 TOOL = "npu-smi"
 _TOOL_SECONDS = 20.0
 
@@ -49,7 +51,13 @@ def machine(environ: Mapping[str, str]) -> Dict[str, Any]:
     """Versions of the adapter's surroundings, and the devices."""
     texts = {path: _start(path) for pattern in _VERSION_FILES for path in sorted(glob.glob(pattern))}
     named = {name: value for name, value in environ.items() if re.match(r"(ASCEND|HCCL|GE)_", name)}
-    return {"version_files": texts, "environment": named, TOOL: _said(TOOL, "info")}
+    chip = chips.found()
+    return {
+        "npu": chip.title if chip else "not seen on the PCI bus",
+        "version_files": texts,
+        "environment": named,
+        TOOL: _said(TOOL, "info"),
+    }
 
 
 def environment(folder: str) -> Dict[str, str]:

@@ -197,6 +197,12 @@ def write(table: RankTable, path: str) -> None:
     files.write_json(path, values)
 
 
+def without_addresses(device_ids: Sequence[int], server_id: str) -> RankTable:
+    """The table of one server whose devices reach each other without a NIC; ranks in the order of devices."""
+    devices = tuple(Device(device_id, "", rank) for rank, device_id in enumerate(device_ids))
+    return RankTable(servers=(Server(server_id, devices, (server_id,)),), source="of this server")
+
+
 def from_hccn_conf(
     text: str,
     device_ids: Sequence[int],

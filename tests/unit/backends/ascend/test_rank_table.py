@@ -196,6 +196,16 @@ def test_a_910b_starts_any_number_of_ranks_on_its_server(tmp_path, size):
     assert [rank["DEVICE_ID"] for rank in ranks] == list(map(str, range(size)))
 
 
+def test_one_server_of_a_910b_needs_no_nic_configuration(tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    rank_environments(config(tmp_path, 3, npu="910b"), {}, hccn_conf_path=nowhere, machine=SERVER)
+    with open(tmp_path / "run" / "rank_table.json") as file:
+        (server,) = json.load(file)["server_list"]
+    assert server["device"] == [{"device_id": str(n), "rank_id": str(n)} for n in range(3)]
+    with pytest.raises(UsageError, match="nowhere cannot be read"):
+        rank_environments(config(tmp_path, 2, npu="910"), {}, hccn_conf_path=nowhere, machine=SERVER)
+
+
 def test_an_address_may_be_of_version_6(save):
     values = one_server((0, 1))
     for number, device in enumerate(values["server_list"][0]["device"]):
