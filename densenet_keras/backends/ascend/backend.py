@@ -22,7 +22,7 @@ from densenet_keras.backends.ascend.loss_scale import FiniteLossScaleOptimizer
 from densenet_keras.backends.ascend.overflow import OverflowCounter
 from densenet_keras.backends.ascend.rank_environment import shutdown_seconds
 from densenet_keras.backends.base import Backend, ChunkResult, Step, go_on
-from densenet_keras.errors import RunError
+from densenet_keras.errors import RunError, UsageError
 from densenet_keras.schedule import RunPlan
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
@@ -113,10 +113,14 @@ class AscendBackend(Backend):
         """The configuration of this rank's session; creates the folders it names."""
         options = npu_options.session_options(self.config, self.topology.rank, self._loop.length, os.environ)
         npu_options.make_folders(options)
-        if not self._adapter.is_newer:
-            for key in options:
-                if adapter.is_newer_only(key):
-                    logger.warning("the installed adapter is older than option %s and ignores it", key)
+        for key in () if self._adapter.is_newer else options:
+            if key == adapter.PRECISION_MODE_V2:
+                raise UsageError(
+                    f"--npu_option {key}: the installed adapter does not read it and takes a mode of its "
+                    f"own; give --{adapter.PLAIN_FLAGS[0]}"
+                )
+            if adapter.is_newer_only(key):
+                logger.warning("the installed adapter is older than option %s and ignores it", key)
         return npu_session.config_proto(options)
 
     @contextlib.contextmanager

@@ -1,16 +1,18 @@
-"""Flags of the NPU, checked without a device, an adapter or TensorFlow."""
+"""Flags of the NPU, checked without a device or an adapter."""
 
+import dataclasses
 import json
 import os
 
 import pytest
 
 from densenet_keras import schedule
-from densenet_keras.backends.ascend import adapter, loop_plan
+from densenet_keras.backends.ascend import adapter, backend, loop_plan, stand_ins
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import EVALUATE, Config
+from densenet_keras.topology import Topology
 
 
 def options(rank=0, length=1, environ=None, **settings):
@@ -271,3 +273,15 @@ def test_intervals_that_no_loop_fits_are_named_with_what_would_fit():
 def test_notes_say_that_without_loss_scaling_overflow_is_not_seen():
     assert any("--loss_scale 1" in note for note in npu_flags.notes(Config()))
     assert not npu_flags.notes(Config().replace(loss_scale="1"))
+
+
+def test_an_older_adapter_is_not_left_without_a_precision_mode(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = Config().replace(
+        npu_option=("precision_mode_v2=mixed_float16",), log_dir=str(tmp_path), backend="ascend"
+    )
+    parts = stand_ins.adapter_parts()
+    assert backend.AscendBackend(asked, Topology(), parts).session_config()
+    older = dataclasses.replace(parts, is_newer=False)
+    with pytest.raises(UsageError, match="precision_mode_v2: the installed adapter does not read it"):
+        backend.AscendBackend(asked, Topology(), older).session_config()
