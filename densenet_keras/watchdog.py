@@ -217,6 +217,7 @@ class Watchdog:
                     self._learn(entered)
                 self._silent_seconds = 0.0
                 self._phases.remove(entered)
+                self._phases[-1].since = time.monotonic()  # a compilation inside teaches nothing outside
 
     def unlimited(self) -> ContextManager[None]:
         """A phase of code that is not ours, and of output that somebody may read slowly."""

@@ -21,7 +21,7 @@ from typing import Iterator, NoReturn, Optional, Set
 from densenet_keras import backends
 from densenet_keras.commands.tensorflow_import import import_tensorflow
 from densenet_keras.errors import EXIT_CRASHED, EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
-from densenet_keras.launch import rank_logs, rank_states, rendezvous
+from densenet_keras.launch import peers, rank_logs, rank_states, rendezvous
 from densenet_keras.rank import Rank
 from densenet_keras.settings import config
 from densenet_keras.settings.config import Config
@@ -101,18 +101,23 @@ class _Job(threading.Thread):
             _write_stacks_to(rank_logs.path_of(configuration.run.log_dir, topology.rank))
         else:
             self.log_path = rank_logs.path_of(configuration.run.log_dir, topology.rank)
+            with contextlib.suppress(ValueError, AttributeError, OSError):  # stderr may be no file
+                faulthandler.register(signal.SIGUSR1)
         _bind_cores(os.environ.get(CORES, ""))
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # for the user's callbacks
         device = configuration.device
         watchdog = Watchdog(device.first_step_timeout_seconds, device.step_timeout_seconds)
-        announcer = rank_states.Announcer(configuration.run.log_dir, topology.rank, watchdog)
+        log_dir, speaks = configuration.run.log_dir, PARENT not in os.environ
+        announcer = rank_states.Announcer(log_dir, topology.rank, watchdog, speaks=speaks)
         with contextlib.ExitStack() as stack:
             stack.enter_context(watchdog)
             stack.enter_context(announcer.announcing())
             topology = stack.enter_context(_addressed(configuration, topology, watchdog))
             if topology.size > 1:
-                announcer.meet(topology, configuration.run.log_dir)
+                others = peers.Peers(log_dir, topology, announcer)
+                announcer.look_by(others.look)
+                watchdog.ask(others)
             backends.host(configuration).prepare_process(configuration, os.environ)
             import_tensorflow()
             from densenet_keras.commands import ranks

@@ -11,12 +11,12 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from densenet_keras.launch import processes, rank_states
 from densenet_keras.launch.rank_logs import RankLog
-from densenet_keras.launch.rank_states import FRAMES, STALE_SECONDS, View
-from densenet_keras.watchdog import IN_CALLBACKS, TRAINING, WAITING
+from densenet_keras.launch.rank_states import FRAMES, CallbackNote, short
+from densenet_keras.launch.views import STALE_SECONDS, View, describe
+from densenet_keras.watchdog import TRAINING, WAITING
 
 POLL_SECONDS = 1.0
 STOPPED_SECONDS = 5.0  # until a stopped rank is spoken of
-CALLBACKS_SECONDS = 60.0  # until callbacks that take so long are spoken of; then after twice the time again
 ANSWER_SECONDS = 1.0  # that a rank has to write its stack
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?+) in (.*)')
 
@@ -35,7 +35,7 @@ class HangWatch:
         self._log_dir = log_dir
         self._views: Dict[int, View] = {}
         self._stopped: Dict[int, float] = {}  # rank to the seconds that it has been
-        self._next_note: Dict[int, float] = {}
+        self._callback_notes: Dict[int, CallbackNote] = {}
         self._looked_at = time.monotonic()
 
     def is_due(self) -> bool:
@@ -79,7 +79,7 @@ class HangWatch:
             if found is not None and (view.last is None or found.pid == view.last.pid):
                 view.update(found, 0.0)
         rank = culprit(self._views, gave_up)
-        lines = [rank_states.describe(rank, view) for rank, view in sorted(self._views.items())]
+        lines = [describe(rank, view) for rank, view in sorted(self._views.items())]
         stack = self._stack(rank, pids.get(rank), logs[rank])
         if stack:
             lines.append(f"the Python stack of rank {rank}:")
@@ -101,19 +101,11 @@ class HangWatch:
     def _notes_on_callbacks(self, pids: Mapping[int, int]) -> List[str]:
         notes = []
         for rank in pids:
-            view = self._views.get(rank)
-            if view is None or view.last is None or view.last.state.phase != IN_CALLBACKS:
-                self._next_note.pop(rank, None)
-                continue
-            silent = view.last.state.silent_seconds
-            due = self._next_note.setdefault(rank, CALLBACKS_SECONDS)
-            if silent >= due:
-                self._next_note[rank] = 2 * due
-                place = f"; at {_short(view.last.where[-1])}" if view.last.where else ""
-                notes.append(
-                    f"rank {rank} has been {IN_CALLBACKS} for {silent:.0f} s, and the run waits for it{place}"
-                )
-        return notes
+            last = self._views[rank].last if rank in self._views else None
+            if last is not None:
+                note = self._callback_notes.setdefault(rank, CallbackNote(rank))
+                notes.append(note.due(last.state, last.where))
+        return list(filter(None, notes))
 
     def _hangs(self, rank: int) -> bool:
         view = self._views.get(rank)
@@ -132,7 +124,7 @@ class HangWatch:
         """The Python stack of a rank's work, outermost first: as it wrote it, or asked for by a signal."""
         view = self._views[rank]
         if pid is None or (view.last is not None and view.last.where and view.stale_seconds < STALE_SECONDS):
-            return [_short(line) for line in view.last.where] if view.last is not None else []
+            return [short(line) for line in view.last.where] if view.last is not None else []
         before = os.path.getsize(log.path)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGUSR1)
@@ -142,7 +134,7 @@ class HangWatch:
             time.sleep(0.1)
             stack = work_stack(log.text_from(before))
             if stack:
-                return [_short(line) for line in stack]
+                return [short(line) for line in stack]
         return []
 
 
@@ -178,8 +170,3 @@ def work_stack(text: str) -> List[str]:
         if any(os.path.basename(file) == "worker.py" and name == "_run" for file, _, name in frames):
             return [f"{file}:{line} in {name}" for file, line, name in frames[:FRAMES][::-1]]
     return []
-
-
-def _short(frame: str) -> str:
-    """A frame with its path from the project's or the library's folder on."""
-    return re.sub(r"^.*/(?=densenet_keras/|site-packages/|python3\.\d+/)", "", frame)

@@ -11,8 +11,10 @@ import time
 import pytest
 
 from densenet_keras.checkpoints import run_folder
-from densenet_keras.launch import hangs, rank_states
+from densenet_keras.launch import hangs, peers, rank_states, views
 from densenet_keras.settings.config import Config
+from densenet_keras.topology import Topology
+from densenet_keras.watchdog import Watchdog
 from tests.support import commands
 from tests.support.paths import ROOT
 
@@ -23,8 +25,10 @@ RANK = """
 import contextlib, os, signal, sys, threading, time
 from densenet_keras.commands import worker
 from densenet_keras.checkpoints import run_folder
-from densenet_keras.launch import hangs, rank_states
+from densenet_keras.launch import hangs, peers, rank_states, views
 from densenet_keras.settings.config import Config
+from densenet_keras.topology import Topology
+from densenet_keras.watchdog import Watchdog
 
 class Failed(Exception):
     pass
@@ -198,17 +202,17 @@ def test_a_rank_of_another_host_that_was_killed_is_found_by_its_port(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
-    watchdog = rank_states.Watchdog(60.0, 60.0)
+    watchdog = Watchdog(60.0, 60.0)
     me = rank_states.Announcer(str(tmp_path), 0, watchdog)
-    topology = rank_states.Topology(0, 2, 0, 1, ("127.0.0.1:1", address))
-    peers = rank_states.Peers(str(tmp_path), topology, me)
-    peers._views[1].stale_seconds = rank_states.STALE_SECONDS
+    topology = Topology(0, 2, 0, 1, ("127.0.0.1:1", address))
+    others = peers.Peers(str(tmp_path), topology, me)
+    others._views[1].stale_seconds = views.STALE_SECONDS
     silent = watchdog.state()._replace(silent_seconds=10.0)
     for _ in range(3):
-        peers.look(silent)
-    assert not peers.lost(), "it may not have started yet"
+        others.look(silent)
+    assert not others.lost(), "it may not have started yet"
     silent = silent._replace(beats=1)
-    peers.look(silent)
-    assert not peers.lost(), "once may be an accident"
-    peers.look(silent)
-    assert peers.lost() == f"rank 1 is gone: nothing listens at {address} any more"
+    others.look(silent)
+    assert not others.lost(), "once may be an accident"
+    others.look(silent)
+    assert others.lost() == f"rank 1 is gone: nothing listens at {address} any more"

@@ -120,6 +120,16 @@ def test_a_kind_of_work_has_its_own_pace(watch):
     assert watchdog.state().timeout_seconds == 20 * 1.0
 
 
+def test_a_compilation_inside_teaches_nothing_about_what_is_around_it(watch):
+    watchdog = make()
+    evaluating = watchdog.phase("evaluating", 5000.0, kind="evaluating")
+    compiling = watchdog.phase("compiling", 5000.0)
+    enter, leave = compiling.__enter__, lambda: compiling.__exit__(None, None, None)
+    polls = [(1.0, evaluating.__enter__), (1000.0, enter), (1.0, leave), (1.0, watchdog.beat)]
+    assert watch(watchdog, polls) is None
+    assert watchdog.state().timeout_seconds == 20 * 1.0
+
+
 def test_a_phase_without_beats_teaches_its_whole_time(watch):
     watchdog = make()
     saving = watchdog.phase("saving", 3.0, kind="saving")

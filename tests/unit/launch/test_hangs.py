@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from densenet_keras.launch import hangs, processes, rank_states
-from densenet_keras.launch.rank_states import RankState, View
+from densenet_keras.launch import hangs, peers, processes, rank_states, views
+from densenet_keras.launch.rank_states import RankState
+from densenet_keras.launch.views import View
 from densenet_keras.topology import Topology
 from densenet_keras.watchdog import IN_CALLBACKS, TRAINING, WAITING, State, Watchdog
 
@@ -54,21 +55,21 @@ def test_a_stopped_process_is_seen():
         os.waitpid(pid, os.WUNTRACED)
         stopped = view(machine=processes.machine(), pid=pid)
         assert stopped.status == processes.STOPPED
-        assert "stopped by a signal" in rank_states.describe(1, stopped)
+        assert "stopped by a signal" in views.describe(1, stopped)
         assert hangs.culprit({0: view(), 1: stopped}, gave_up=0) == 1
-        assert not rank_states.is_at_work(stopped)
+        assert not views.is_at_work(stopped)
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
     assert stopped.status == ""
-    assert "gone" in rank_states.describe(1, stopped)
+    assert "gone" in views.describe(1, stopped)
 
 
 def test_who_is_within_its_time_is_at_work():
-    assert rank_states.is_at_work(view(phase=IN_CALLBACKS, timeout_seconds=float("inf")))
-    assert not rank_states.is_at_work(view(phase=TRAINING))
-    assert not rank_states.is_at_work(view(phase=WAITING, silent_seconds=1.0))
-    assert not rank_states.is_at_work(view(stale_seconds=20.0, silent_seconds=1.0))
+    assert views.is_at_work(view(phase=IN_CALLBACKS, timeout_seconds=float("inf")))
+    assert not views.is_at_work(view(phase=TRAINING))
+    assert not views.is_at_work(view(phase=WAITING, silent_seconds=1.0))
+    assert not views.is_at_work(view(stale_seconds=20.0, silent_seconds=1.0))
 
 
 STACKS = """Current thread 0x00007f0e1d2c2700 (most recent call first):
@@ -127,7 +128,21 @@ class TestStates:
         with pytest.raises(ValueError, match="bad"), earlier.announcing():
             raise ValueError("bad")
         me = rank_states.Announcer(folder, 0, Watchdog(5.0, 3.0))
-        peers = rank_states.Peers(folder, Topology(0, 2, 0, 2), me)
+        others = peers.Peers(folder, Topology(0, 2, 0, 2), me)
         for _ in range(3):
-            peers.look(state())
-        assert (peers.lost(), peers.are_at_work()) == ("", False)
+            others.look(state())
+        assert (others.lost(), others.are_at_work()) == ("", False)
+
+
+def test_callbacks_that_take_their_time_are_spoken_of_more_and_more_rarely():
+    note = rank_states.CallbackNote(1)
+    where = ("/home/u/mine.py:3 in on_epoch_end",)
+    said = [
+        note.due(state(IN_CALLBACKS, silent_seconds=seconds), where) for seconds in (59, 61, 100, 123, 200)
+    ]
+    assert [bool(each) for each in said] == [False, True, False, True, False]
+    assert said[1].endswith(
+        "in the callbacks for 61 s, and the run waits for it, at /home/u/mine.py:3 in on_epoch_end"
+    )
+    assert not note.due(state(TRAINING, silent_seconds=1000.0), where)
+    assert note.due(state(IN_CALLBACKS, silent_seconds=61), where), "another time"
