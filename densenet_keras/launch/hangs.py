@@ -123,8 +123,9 @@ class HangWatch:
     def _stack(self, rank: int, pid: Optional[int], log: RankLog) -> List[str]:
         """The Python stack of a rank's work, outermost first: as it wrote it, or asked for by a signal."""
         view = self._views[rank]
-        if pid is None or (view.last is not None and view.last.where and view.stale_seconds < STALE_SECONDS):
-            return [short(line) for line in view.last.where] if view.last is not None else []
+        written = (view.last.reading or view.last.where) if view.last is not None else ()
+        if pid is None or (written and view.stale_seconds < STALE_SECONDS):
+            return [short(line) for line in written]
         before = os.path.getsize(log.path)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGUSR1)
@@ -141,7 +142,7 @@ class HangWatch:
 def culprit(views: Mapping[int, View], gave_up: int) -> int:
     """The rank that the others waited for, as far as their states tell; else the one that gave up."""
     most = max((view.last.state.beats for view in views.values() if view.last is not None), default=0)
-    reading = [rank for rank, view in views.items() if view.last is not None and view.last.reads_data]
+    reading = [rank for rank, view in views.items() if view.last is not None and view.last.reading]
 
     def suspicion(rank: int) -> int:
         """The higher, the likelier."""

@@ -41,7 +41,7 @@ class RankState(NamedTuple):
     writes: int  # of states, so far
     state: State
     where: Tuple[str, ...] = ()  # in Python, outermost first, of a rank that has been silent for a while
-    reads_data: bool = False  # one of its threads is inside the input
+    reading: Tuple[str, ...] = ()  # the same of a thread that is inside our readers of data
     ended: str = ""  # why it gave up or failed
 
 
@@ -56,7 +56,7 @@ def read(log_dir: str, rank: int) -> Optional[RankState]:
         with open(path_of(log_dir, rank), encoding="utf-8") as file:
             values = json.loads(file.read(_BYTES))
         values["state"] = State(**values["state"])
-        values["where"] = tuple(values["where"])
+        values.update(where=tuple(values["where"]), reading=tuple(values["reading"]))
         return RankState(**values)
     return None
 
@@ -112,12 +112,12 @@ class Announcer:
         """Writes the state as it is now."""
         state = self._watchdog.state()
         where: Tuple[str, ...] = ()
-        reads_data = False
+        reading: Tuple[str, ...] = ()
         if state.silent_seconds > SHOWN_AFTER_SECONDS:
-            where, reads_data = _where(self._job), _reads_data()
+            where, reading = _where(self._job), _reading()
         with self._lock:
             if not self._last.ended:
-                self._put(self._last._replace(state=state, where=where, reads_data=reads_data))
+                self._put(self._last._replace(state=state, where=where, reading=reading))
 
     def leave(self, reason: str) -> None:
         """Leaves behind why this rank ends."""
@@ -129,7 +129,9 @@ class Announcer:
         fields = {**self._last._asdict(), "state": self._last.state._asdict()}
         data = json.dumps(fields).encode()
         if len(data) > _BYTES:
-            data = json.dumps({**fields, "where": [], "ended": self._last.ended[:100]}).encode()
+            data = json.dumps(
+                {**fields, "where": [], "reading": [], "ended": self._last.ended[:100]}
+            ).encode()
         # Opened and closed every time: that is when a network file system shows it to other hosts.
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
@@ -153,20 +155,17 @@ class Announcer:
 def _where(thread: int) -> Tuple[str, ...]:
     """The innermost frames of a thread of this process, outermost first."""
     frame = sys._current_frames().get(thread)
-    if frame is None:
-        return ()
-    frames = traceback.extract_stack(frame)[-FRAMES:]
+    frames = traceback.extract_stack(frame)[-FRAMES:] if frame is not None else []
     return tuple(f"{each.filename}:{each.lineno} in {each.name}" for each in frames)
 
 
-def _reads_data() -> bool:
-    """Whether a thread of this process is inside our readers of data."""
+def _reading() -> Tuple[str, ...]:
+    """As `_where`, of a thread that is inside our readers of data; empty if none is."""
     folder = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "")
-    return any(
-        inner.f_code.co_filename.startswith(folder)
-        for frame in sys._current_frames().values()
-        for inner, _ in traceback.walk_stack(frame)
-    )
+    for thread, frame in sys._current_frames().items():
+        if any(inner.f_code.co_filename.startswith(folder) for inner, _ in traceback.walk_stack(frame)):
+            return _where(thread)
+    return ()
 
 
 class CallbackNote:

@@ -70,15 +70,14 @@ def describe(rank: int, view: View) -> str:
         return f"rank {rank}: not heard of"
     state, status = last.state, view.status
     process = f"process {last.pid} on {last.host}"
-    doing = f"{state.phase}, at step {state.step}"
+    doing = f"{state.phase}{', reading data' if last.reading else ''}, at step {state.step}"
     unheard = f"not heard of for {view.stale_seconds:.0f} s"
     if last.ended:
-        return f"rank {rank} ({process}): {last.ended}"
+        return f"rank {rank} ({process}): {doing}; {last.ended}"
     if status == processes.STOPPED:
         return f"rank {rank} ({process}): stopped by a signal such as SIGSTOP while {doing}, {unheard}"
     if status == "":
         return f"rank {rank} ({process}): gone; it was {doing}"
     if view.stale_seconds > STALE_SECONDS:
         return f"rank {rank} ({process}): {unheard}; it was {doing}"
-    data = ", reading data" if last.reads_data else ""
-    return f"rank {rank} ({process}): {doing}{data}, silent for {state.silent_seconds:.0f} s"
+    return f"rank {rank} ({process}): {doing}, silent for {state.silent_seconds:.0f} s"

@@ -15,11 +15,11 @@ def state(phase=TRAINING, beats=10, silent_seconds=70.0, timeout_seconds=60.0):
     return State(phase, timeout_seconds, silent_seconds, beats, beats, 0.1, 60.0, 1.0)
 
 
-def view(machine="elsewhere", stale_seconds=0.0, reads_data=False, ended="", pid=1, **of_state):
+def view(machine="elsewhere", stale_seconds=0.0, reading=(), ended="", pid=1, **of_state):
     made = View()
     for writes in (1, 2):
         found = RankState(0, pid, "host", machine, processes.began(pid), writes, state(**of_state))
-        made.update(found._replace(reads_data=reads_data, ended=ended), 1.0)
+        made.update(found._replace(reading=reading, ended=ended), 1.0)
     made.stale_seconds = stale_seconds
     return made
 
@@ -31,7 +31,7 @@ def view(machine="elsewhere", stale_seconds=0.0, reads_data=False, ended="", pid
         ({"phase": WAITING}, 0),
         ({"beats": 9}, 1),
         ({"phase": IN_CALLBACKS}, 1),
-        ({"reads_data": True}, 1),
+        ({"reading": ("data/records.py:1 in read",)}, 1),
         ({"ended": "it failed: ValueError"}, 1),
         ({"ended": "it gave up: no progress"}, 0),
         ({}, 0),
@@ -42,7 +42,7 @@ def test_the_rank_that_the_others_wait_for_is_named(other, who):
 
 
 def test_the_rank_that_gave_up_may_be_the_one_that_hung():
-    gave_up = view(reads_data=True, ended="it gave up: no progress")
+    gave_up = view(reading=("read",), ended="it gave up: no progress")
     assert hangs.culprit({0: view(), 1: gave_up}, gave_up=1) == 1
 
 
