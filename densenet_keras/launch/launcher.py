@@ -56,7 +56,9 @@ def launch(config: Config, *, command: Sequence[str], grace_seconds: float = GRA
     while pause_seconds is not None:
         outcome = _run_once(config, command, grace_seconds, pause_seconds)
         code = report(outcome)
-        pause_seconds = restarts.pause_after(outcome)
+        failure = outcome.failure
+        cause = f"rank {failure.rank} failed: {_cause(failure.code)}" if failure is not None else ""
+        pause_seconds = restarts.pause_after(outcome, cause)
     return code
 
 

@@ -40,34 +40,32 @@ class Restarts:
         self._idle_starts = 0
         self._step = self._newest_step()
 
-    def pause_after(self, outcome: Outcome) -> Optional[float]:
+    def pause_after(self, outcome: Outcome, cause: str) -> Optional[float]:
         """Seconds to wait before all ranks are started again; None if they shall not be.
 
         Says what it decides, on the console and in the log of the run.
+
+        Args:
+            cause: in words, what the first rank failed by.
         """
         if self._allowed == 0 or not is_accident(outcome):
             return None
         before, self._step = self._step, self._newest_step()
         self._idle_starts = 0 if self._step > before else self._idle_starts + 1
         if self._left == 0:
-            self._tell(f"not started again: --max_restarts {self._allowed} are used up")
+            self._tell(f"{cause}; not started again: --max_restarts {self._allowed} are used up, {_now()}")
             return None
         if self._idle_starts >= STARTS_WITHOUT_PROGRESS:
             self._tell(
-                f"not started again: {self._idle_starts} starts in a row saved nothing after step "
-                f"{self._step}"
+                f"{cause}; not started again: {self._idle_starts} starts in a row saved nothing after step "
+                f"{self._step}, {_now()}"
             )
             return None
         made = self._allowed - self._left
         pause = min(FIRST_PAUSE_SECONDS * 2**made, LONGEST_PAUSE_SECONDS)
         self._left -= 1
         source = f"from the checkpoint of step {self._step}" if self._step else "from the beginning"
-        failure = outcome.failure
-        who = f"rank {failure.rank} failed" if failure is not None else "a rank failed"
-        self._tell(
-            f"restart {made + 1} of {self._allowed} in {pause:.0f} s, {source}: {who}, at "
-            f"{time.strftime('%Y-%m-%d %H:%M:%S')}"
-        )
+        self._tell(f"restart {made + 1} of {self._allowed} in {pause:.0f} s, {source}: {cause}, {_now()}")
         return pause
 
     def _newest_step(self) -> int:
@@ -79,6 +77,10 @@ class Restarts:
         log = files.GrowingFile(self._log)
         log.append(f"{text}\n")
         log.close()
+
+
+def _now() -> str:
+    return time.strftime("at %Y-%m-%d %H:%M:%S")
 
 
 def is_accident(outcome: Outcome) -> bool:

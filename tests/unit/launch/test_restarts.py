@@ -68,30 +68,32 @@ def test_pauses_grow_and_the_number_of_restarts_is_kept(outcome, save, tmp_path,
     pauses = []
     for step in (5, 10, 15, 20):
         save(step)
-        pauses.append(starts.pause_after(outcome(-9)))
+        pauses.append(starts.pause_after(outcome(-9), "rank 1 failed: killed"))
     assert pauses == [2.0, 4.0, 8.0, None]
     log = (tmp_path / "densenet121.log").read_text().splitlines()
-    assert log[0].startswith("restart 1 of 3 in 2 s, from the checkpoint of step 5: rank 1 failed, at 20")
-    assert log[-1] == "not started again: --max_restarts 3 are used up"
+    assert log[0].startswith(
+        "restart 1 of 3 in 2 s, from the checkpoint of step 5: rank 1 failed: killed, at 20"
+    )
+    assert log[-1].startswith("rank 1 failed: killed; not started again: --max_restarts 3 are used up, at 20")
     assert capsys.readouterr().err.splitlines() == log
 
 
 def test_two_starts_without_progress_are_enough(outcome, save, tmp_path):
     save(5)
     starts = make(tmp_path, max_restarts=10)
-    assert starts.pause_after(outcome(-9)) is not None
-    assert starts.pause_after(outcome(-9)) is None
+    assert starts.pause_after(outcome(-9), "rank 1 failed: killed") is not None
+    assert starts.pause_after(outcome(-9), "rank 1 failed: killed") is None
     log = (tmp_path / "densenet121.log").read_text()
     assert "not started again: 2 starts in a row saved nothing after step 5" in log
 
 
 def test_progress_in_between_counts(outcome, save, tmp_path):
     starts = make(tmp_path, max_restarts=10)
-    assert starts.pause_after(outcome(-9)) is not None
+    assert starts.pause_after(outcome(-9), "rank 1 failed: killed") is not None
     save(5)
-    assert starts.pause_after(outcome(-9)) is not None
-    assert starts.pause_after(outcome(-9)) is not None
-    assert starts.pause_after(outcome(-9)) is None
+    assert starts.pause_after(outcome(-9), "rank 1 failed: killed") is not None
+    assert starts.pause_after(outcome(-9), "rank 1 failed: killed") is not None
+    assert starts.pause_after(outcome(-9), "rank 1 failed: killed") is None
 
 
 @pytest.mark.parametrize(
