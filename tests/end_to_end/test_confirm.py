@@ -20,10 +20,17 @@ OPERATIONS = os.path.join("framework", "built-in", "tensorflow", "npu_supported_
 # What is at fault, the runs that must see it, and the lines that must say so. Faults that do not disturb
 # each other share a start.
 ALONE = [
-    ("repeat,memory,devices", ["base"], ["steps", "memory", "devices"]),
+    ("repeat,memory,devices,folders,kind", ["base"], ["steps", "memory", "devices", "folders", "npu"]),
     ("loop", ["base"], ["loop"]),
+    ("single_steps", ["base"], ["halves"]),
+    ("rates", ["base"], ["rates"]),
+    ("saved", ["base", "evaluated_on_cpu"], ["checkpoints"]),
+    ("restored", ["read_back", "stopped", "continued"], ["checkpoints", "stop"]),
+    ("evaluation,overflow", ["evaluated", "overflowing"], ["evaluation", "overflow"]),
+    ("evaluation_overflow", ["scaled"], ["evaluation_overflow"]),
+    ("out_of_memory", ["speed_3"], ["speed"]),
 ]
-TOGETHER = []
+TOGETHER = [("drift,split", ["base", "split"], ["ranks", "split"])]
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +175,12 @@ def test_a_device_at_fault_fails_its_line(faults, runs, lines, confirmed, place,
     assert {name for name, verdict in found.items() if verdict == "failed"} == set(lines), output
     others = set(found) - set(lines) - {"ranks", "split"}
     assert all(found[name] == "passed" for name in others)
+
+
+def test_a_device_that_lacks_a_kernel_fails_its_line(confirmed, place, tmp_path):
+    log_dir = tmp_path / "confirmation"
+    shutil.copytree(str(confirmed(1)[2]), str(log_dir), symlinks=True)
+    shutil.rmtree(str(log_dir / "runs" / "planned"))
+    _, file = confirm(place, log_dir, 1, "--only", "kernels", code=1, ASCEND_OPP_PATH=str(place / "poor"))
+    assert verdicts(file)["kernels"] == "failed"
+    assert "Conv2D" in json.dumps(file["lines"]["kernels"])

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, Dict, List, Tuple
 
-from densenet_keras.backends.ascend import graph_check, observation, rank_environment
+from densenet_keras.backends.ascend import chips, graph_check, observation, rank_environment, work_folder
 from densenet_keras.backends.confirm_lines import (
     LINES,
     LOOP_STEPS,
@@ -35,7 +35,7 @@ from densenet_keras.backends.confirmation import (
 _STILL = 1e-30
 _SMALLEST_CHANGE = 1e-20
 _MIXED_PRECISION_LOSS = 0.02
-_OVERFLOWING_SCALE = 1e9  # times any gradient of the first steps is beyond float16
+_OVERFLOWING_SCALE = 1e30  # times a gradient of the first steps is beyond float16, and bfloat16 in sums
 _SCALED_STEPS = 10
 _HARMLESS_SCALE = 16
 _RUNTIME_MB = 2048.0  # what driver, runtime and HCCL take of a device by themselves
@@ -60,13 +60,43 @@ def kernels(trials: Trials) -> Verdict:
     )
 
 
+def kind_is_recognised(trials: Trials) -> Verdict:
+    """The kind of NPU that the dry run names, against npu-smi."""
+    named = observation.kinds_here()
+    if not named:
+        return not_tried("npu-smi info names no NPU")
+    planned = trials.plan("planned", base_flags(trials))
+    here = chips.ATLAS_A2 if all(re.search("910B", name) for name in named) else chips.ATLAS_910
+    said = _said(planned, "NPU: ")
+    return judged(here.title in said, f"npu-smi: {', '.join(named)}; {said or planned.reason()}")
+
+
+def compiles_in_own_folders(trials: Trials) -> Verdict:
+    """Each rank's files of compilation, in a folder of its own."""
+    ran = whole_base(trials)
+    if trials.environ.get(work_folder.VARIABLE):
+        return not_tried(f"{work_folder.VARIABLE} is set and takes precedence")
+    given = rank_environment.rank_environments(ran.settings, trials.environ)
+    ranks = [int(added.get("RANK_ID", "0")) for added in given]
+    counts = {rank: _files_in(work_folder.own_folder(ran.settings, rank)) for rank in ranks}
+    return judged(
+        all(counts.values()),
+        ", ".join(f"rank {rank}: {count} files" for rank, count in counts.items()),
+        folder=work_folder.own_folder(ran.settings, ranks[0]),
+    )
+
+
+def _files_in(folder: str) -> int:
+    return sum(len(names) for _, _, names in os.walk(folder)) if folder else 0
+
+
 def loop_is_built(trials: Trials) -> Verdict:
     """Saves at the ends of two loops check the global step: it is there only if one run made ten steps."""
     ran = base(trials)
     if rounds_rates(ran):
         return not_tried(f"rounded rates ended the run before: {ran.reason()}")
     evidence: Dict[str, Any] = {
-        "log_lines": observation.logged(os.path.join(ran.folder, "plog"), "Insert op success"),
+        "log_lines": observation.logged(ran.folder, "Insert op success"),
         "plan": _said(ran, "loop length"),
     }
     length = re.search(r"loop length (\d+)", ran.output)
@@ -204,7 +234,7 @@ def split_counts_gradients(trials: Trials) -> Verdict:
         "max_train_steps": LOOP_STEPS,
     }
     split = trials.train("split", flags, How(may_fail=True, observed=True))
-    lines = observation.logged(os.path.join(split.folder, "plog"), "segment result")
+    lines = observation.logged(split.folder, "segment result")
     if split.code:
         return failed(f"{flags['gradient_split']} of {last + 1} gradients: {split.reason()}", log_lines=lines)
     return judged(True, f"{flags['gradient_split']} taken for {last + 1} gradients", log_lines=lines)
@@ -273,6 +303,8 @@ def lines() -> Tuple[Line, ...]:
         Line("halves", "a chunk that a loop does not divide ends with single steps", both_halves),
         own["rates"],
         own["compile"],
+        Line("npu", "the kind of NPU is recognised", kind_is_recognised),
+        Line("folders", "each rank compiles in a folder of its own", compiles_in_own_folders),
         Line("devices", "ranks run on the devices that they were given", devices_are_the_tables),
         Line("memory", "the predicted memory is that of the device", memory_as_predicted),
         own["ranks"],

@@ -42,6 +42,17 @@ def memory_mb(table: str) -> Dict[str, int]:
     return found
 
 
+def kinds(table: str) -> List[str]:
+    """What `npu-smi info` calls the devices, such as 910A, each name once."""
+    found = [name.group(2) for name in map(_NAME_ROW.match, table.splitlines()) if name]
+    return sorted(set(found))
+
+
+def kinds_here() -> List[str]:
+    """As `kinds`, of this machine; empty where npu-smi does not say it."""
+    return kinds(_said(TOOL, "info"))
+
+
 def sample() -> Dict[str, Any]:
     """The memory that each device uses now, in MB; nothing where npu-smi does not say it."""
     return dict(memory_mb(_said(TOOL, "info")))
@@ -66,7 +77,7 @@ def environment(folder: str) -> Dict[str, str]:
 
 
 def logged(folder: str, words: str, most: int = 4) -> List[str]:
-    """The first lines of the logs under `folder` that have `words` in them."""
+    """The first lines of the logs (*.log) under `folder` that have `words` in them."""
     found: List[str] = []
     for path in sorted(_files(folder)):
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -81,7 +92,8 @@ def logged(folder: str, words: str, most: int = 4) -> List[str]:
 def _files(folder: str) -> Iterable[str]:
     for parent, _, names in os.walk(folder):
         for name in names:
-            yield os.path.join(parent, name)
+            if name.endswith(".log"):
+                yield os.path.join(parent, name)
 
 
 def _start(path: str) -> str:

@@ -13,6 +13,8 @@ evaluation_overflow  an evaluation leaves an overflow to the next step
 split            gradients are counted with one more
 memory           a run takes ten times the memory
 devices          a run takes the next device
+folders          the compiler leaves its files elsewhere
+kind             npu-smi names another kind of NPU
 out_of_memory    a batch of 3 images or more does not fit
 """
 

@@ -380,7 +380,8 @@ def _check_graph(session, ops, ancestors, types, feed_dict):
     if "OneShotIterator" in types and session._npu_options.get("iterations_per_loop", 1) != 1:
         fatal("iterator_per_loop only support 1 when using OneShotIterator")
     session._npu_graphs[key] = 10 * len(session._npu_graphs) + 1
-    compiler_files.leave(session._npu_options, session._npu_graphs[key])
+    if not faults.has("folders"):
+        compiler_files.leave(session._npu_options, session._npu_graphs[key])
     _check_split(session.graph, ancestors)
     if faults.has("out_of_memory"):
         batches = [op.outputs[0].shape.as_list()[:1] for op in ancestors if op.type == "IteratorGetNext"]

@@ -31,6 +31,10 @@ def test_a_910b_is_read_too():
     assert observation.memory_mb(text) == {"0": 0, "1": 21510}
 
 
+def test_devices_are_named():
+    assert observation.kinds(TABLE) == ["910A"]
+
+
 def test_another_text_says_nothing():
     assert observation.memory_mb("dcmi model initialized failed") == {}
 
