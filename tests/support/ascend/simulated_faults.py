@@ -18,8 +18,6 @@ kind             npu-smi names another kind of NPU
 out_of_memory    a batch of 3 images or more does not fit
 """
 
-import atexit
-import contextlib
 import os
 
 import numpy as np
@@ -109,16 +107,10 @@ def after_run(session, run, types, ancestors):
 
 
 def take_chip(device):
-    """Says that this process uses memory of `device`, until it ends."""
+    """Says that this process uses memory of `device`, as long as it lives."""
     folder = os.environ.get("SIMULATED_NPU_CHIPS", "")
     if not folder:
         return
     path = os.path.join(folder, str(int(device) + has("devices")))
     with open(path, "w", encoding="utf-8") as file:
-        file.write(str(_MEGABYTES * (10 if has("memory") else 1)))
-    atexit.register(_give_back, path)
-
-
-def _give_back(path):
-    with contextlib.suppress(OSError):
-        os.remove(path)
+        file.write(f"{os.getpid()} {_MEGABYTES * (10 if has('memory') else 1)}\n")
