@@ -126,16 +126,20 @@ class Backend(abc.ABC):
         return optimizer
 
     def exchange(
-        self, gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor]
-    ) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
-        """Means over ranks of a step's gradients and of float32 scalars, the same on all ranks.
+        self, gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor], others: Sequence[tf.Tensor] = ()
+    ) -> Tuple[List[tf.Tensor], List[tf.Tensor], List[tf.Tensor]]:
+        """Means over ranks of what a step shares, the same on all ranks, in as few collectives as can be.
 
         Args:
             gradients: as `compute_gradients` of the wrapped optimizer gave them.
+            scalars: float32.
+            others: float32, known before the gradients are.
         """
         tensors = [*map(tf.convert_to_tensor, gradients), *scalars]
         means = self.all_reduce_mean(tensors)
-        return means[: len(gradients)], means[len(gradients) :]
+        # Not in the same buffer: its layout decides last bits of a run, see `Collectives`.
+        shared = self.all_reduce_mean(others) if others else []
+        return means[: len(gradients)], means[len(gradients) :], shared
 
     @property
     def applied_steps(self) -> Optional[tf.Variable]:

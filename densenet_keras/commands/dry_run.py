@@ -118,6 +118,8 @@ def _build(
     graphs = [("training", [nodes.step.train_op, *nodes.step.metrics.values()])]
     if nodes.validation is not None:
         graphs.append(("evaluation", list(nodes.validation.sums)))
+    if nodes.average is not None:
+        graphs.append(("averaging statistics", [nodes.average]))
     return graphs, list(nodes.model.weights)
 
 

@@ -29,7 +29,7 @@ REPORTED = (
     "batch_size", "seed", "label_offset", "drop_rate", "dtype", "lr", "T_max", "lr_update", "warmup_epochs",
     "momentum", "use_nesterov", "label_smoothing", "weight_decay", "weight_decay_on", "rank_size",
     "intra_op_threads", "fast_cpu", "data_dir", "shards", "synthetic_data", "min_crop_area",
-    "horizontal_flip", "backend", "precision_mode", "loss_scale", "callbacks",
+    "horizontal_flip", "backend", "statistics_average", "precision_mode", "loss_scale", "callbacks",
 )  # fmt: skip
 MOST_RANKS_A_CORE = 16  # each is a process of its own with some hundred megabytes
 PROGRESS_SECONDS = 1.0

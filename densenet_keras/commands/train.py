@@ -27,7 +27,7 @@ from densenet_keras.rank import Rank
 from densenet_keras.schedule import RunPlan
 from densenet_keras.settings.config import Config, fields
 from densenet_keras.settings.rules import counted
-from densenet_keras.training import agreement, loop, recovery, steps, user_callbacks
+from densenet_keras.training import agreement, loop, recovery, statistics, steps, user_callbacks
 from densenet_keras.training.callbacks import (
     CheckpointSaver,
     Console,
@@ -89,6 +89,8 @@ def train(
             if nodes.validation is not None:
                 backend.check_graph(list(nodes.validation.sums), "evaluation")
                 session.run(nodes.validation.iterator.initializer)
+            if nodes.average is not None:
+                backend.check_graph([nodes.average], "averaging statistics")
             origin = _restore(session, nodes, config, start)
             if topology.size > 1:
                 session.run(nodes.synchronise)
@@ -148,6 +150,7 @@ class Training(NamedTuple):
     stream: Stream  # which it follows
     validation: Optional[Validation]
     host_sum: agreement.HostSum
+    average: Optional[tf.Operation]  # to be run before saving, see `statistics`
     saver: saver.Saver
     synchronise: tf.Operation  # gives all ranks rank 0's variables
     initialise: List[tf.Operation]
@@ -207,6 +210,7 @@ def build_training(
         stream=stream,
         validation=validation,
         host_sum=host_sum,
+        average=statistics.before_saving(model, config, backend),
         saver=saver.Saver(
             {variable.op.name: variable for variable in variables},
             config.run.log_dir,
@@ -252,6 +256,14 @@ def _callbacks(
     primary, plan = rank.topology.is_primary, work.plan
     log_dir = config.run.log_dir
     assert work.recovery is not None
+    save_state = work.recovery.save
+
+    def save(step: int) -> None:
+        if nodes.average is not None:  # compiled at the first save
+            with rank.watchdog.phase("averaging statistics", float(config.device.first_step_timeout_seconds)):
+                work.session.run(nodes.average)
+        save_state(step)
+
     ordered: List[Any] = [Throughput(plan)]
     reports = []
     if primary:
@@ -271,7 +283,7 @@ def _callbacks(
         ordered.append(best)
         watching = (console, metrics_file, tensorboard, summary, best)
         reports = [each.evaluation for each in watching]
-    ordered.append(CheckpointSaver(plan, work.recovery.save))
+    ordered.append(CheckpointSaver(plan, save))
     if nodes.validation is not None:
         evaluate = functools.partial(nodes.validation.run, work.session, rank=rank)
         missed_step = start.step if start.missed_evaluation else None

@@ -32,6 +32,13 @@ class DeviceConfig:
         "on a CPU, faster forms of the same operations, equal to rounding; false: TensorFlow's own; "
         "default: true, or what the run in log_dir used; without effect on GPUs and NPUs",
     )
+    statistics_average: str = flag(
+        "step",
+        "when ranks average the moving statistics of batch normalisation: in every step, or before saving "
+        "and evaluating only, which makes steps shorter; between saves each rank then has its own",
+        choices=("step", "save"),
+        commands=TRAINING,
+    )
     first_step_timeout_seconds: int = flag(
         3600,
         "how long the first step, with compilation, may take before the run is given up",

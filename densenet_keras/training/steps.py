@@ -11,7 +11,7 @@ from densenet_keras.backends.base import Backend, Step
 from densenet_keras.data import images as preprocessing
 from densenet_keras.network.variants import HEAD
 from densenet_keras.settings.config import Config, ModelConfig
-from densenet_keras.training import objective
+from densenet_keras.training import objective, statistics
 from densenet_keras.training.divergence import GRADIENT_NORM, LONG_GRADIENTS
 
 BuildModel = Callable[[tf.Tensor], tf.keras.Model]
@@ -25,6 +25,7 @@ class StepParts(NamedTuple):
         minimize: the key of the loss to differentiate.
         variables: trainable variables, float32.
         updates: moving-average updates that belong to the step.
+        statistics: variables that `updates` change, to be averaged over ranks in the step.
         metrics: further scalars, already equal on all ranks (the learning rate); their values in a run of
             the step are those before its update.
         transform: changes the gradients, averaged over ranks, before they are applied.
@@ -38,6 +39,7 @@ class StepParts(NamedTuple):
     metrics: Dict[str, tf.Tensor]
     transform: Callable[[List[tf.Tensor]], List[tf.Tensor]] = list
     gradient_norm_limit: Optional[float] = None
+    statistics: Sequence[tf.Variable] = ()
 
 
 def network_input(images: tf.Tensor, model: ModelConfig) -> tf.Tensor:
@@ -77,11 +79,13 @@ def build_train_step(
         decayed = objective.decayed_variables(model.trainable_variables, settings.weight_decay_on)
         total_loss = loss + settings.weight_decay * objective.l2_loss(decayed)
     optimizer = tf.train.MomentumOptimizer(rate, settings.momentum, use_nesterov=settings.use_nesterov)
+    updates = model.get_updates_for(inputs)
     parts = StepParts(
         losses={"loss": loss, "total_loss": total_loss},
         minimize="total_loss",
         variables=model.trainable_variables,
-        updates=_shared_statistics(model, model.get_updates_for(inputs), backend),
+        updates=updates,
+        statistics=statistics.in_each_step(model, updates, config, backend),
         metrics={"learning_rate": rate},
         transform=functools.partial(
             _faster_head, model.trainable_variables, config.finetune.head_lr_multiplier
@@ -110,8 +114,10 @@ def build_step(
     pairs = wrapped.compute_gradients(loss, var_list=list(parts.variables))
     _check_gradients(pairs, loss)
     names = sorted(parts.losses)
-    gradients, means = backend.exchange(
-        [gradient for gradient, _ in pairs], [parts.losses[name] for name in names]
+    gradients, means, averaged = backend.exchange(
+        [gradient for gradient, _ in pairs],
+        [parts.losses[name] for name in names],
+        [statistics.values(parts.statistics, parts.updates, backend)] if parts.statistics else [],
     )
     scalars = dict(zip(names, means))
     # Identities, so that each metric is read before the update changes what it depends on.
@@ -128,7 +134,8 @@ def build_step(
         advance = tf.compat.v1.assign_add(global_step, 1)
     # The moving averages join here and not as control dependencies of the update: loss scaling puts the
     # update into a branch, and a skipped step still has a batch to average.
-    done = [advance, update, *parts.updates, *counted]
+    shared = statistics.assignments(parts.statistics, averaged[0], backend) if averaged else []
+    done = [advance, update, *parts.updates, *shared, *counted]
     return Step(train_op=tf.group(*done, name="train_step"), metrics=scalars)
 
 
@@ -175,28 +182,6 @@ def _check_gradients(pairs: Sequence[Tuple[tf.Tensor, tf.Variable]], loss: tf.Te
     for _, variable in pairs:
         if variable.dtype.base_dtype != tf.float32:
             raise ValueError(f"{variable.name} is {variable.dtype.name}; trainable variables are float32")
-
-
-def _shared_statistics(
-    model: tf.keras.Model, updates: Sequence[tf.Operation], backend: Backend
-) -> List[tf.Operation]:
-    """Updates of the moving statistics after which they are equal on all ranks.
-
-    Each rank normalises by its own batch, so its moving statistics are its own too. Averaged in every
-    step (in one buffer, 0.3 MB for DenseNet-121) they are those of the batches of all ranks, whichever
-    rank saves or evaluates, and nothing depends on when it does.
-    """
-    statistics = model.non_trainable_weights
-    if backend.topology.size == 1 or not statistics:
-        return list(updates)
-    with tf.control_dependencies(updates):
-        flat = tf.concat([tf.reshape(variable.read_value(), [-1]) for variable in statistics], axis=0)
-    mean = backend.all_reduce_mean([flat])[0]
-    parts = tf.split(mean, [variable.shape.num_elements() for variable in statistics])
-    return [
-        variable.assign(tf.reshape(part, variable.shape), read_value=False)
-        for variable, part in zip(statistics, parts)
-    ]
 
 
 def build_eval_step(

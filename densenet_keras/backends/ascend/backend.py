@@ -204,14 +204,23 @@ class AscendBackend(Backend):
         return self._adapter.loss_scale_optimizer(optimizer, manager, is_distributed=size > 1)
 
     def exchange(
-        self, gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor]
-    ) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
-        """See `Backend.exchange`; the adapter's optimizer has averaged the gradients already."""
+        self, gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor], others: Sequence[tf.Tensor] = ()
+    ) -> Tuple[List[tf.Tensor], List[tf.Tensor], List[tf.Tensor]]:
+        """See `Backend.exchange`; the adapter's optimizer has averaged the gradients already.
+
+        All the rest travels in one buffer.
+        """
         self._exchanges = True
         if self.topology.size > 1:
             npu_flags.check_gradient_split(self.config, len(gradients))
-        means = self.all_reduce_mean([tf.stack(list(scalars))])[0]
-        return list(gradients), tf.unstack(means)
+        with self.full_precision():
+            vectors = [tf.stack(list(scalars)), *others]
+            flat = tf.concat([tf.reshape(vector, [-1]) for vector in vectors], axis=0)
+            means = tf.split(
+                self.all_reduce_mean([flat])[0], [vector.shape.num_elements() for vector in vectors]
+            )
+            shared = [tf.reshape(mean, other.shape) for mean, other in zip(means[1:], others)]
+            return list(gradients), tf.unstack(means[0]), shared
 
     @property
     def applied_steps(self) -> Optional[tf.Variable]:

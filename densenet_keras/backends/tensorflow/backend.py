@@ -131,14 +131,14 @@ class TensorFlowBackend(Backend):
         return self._collectives.from_rank_0(floating)
 
     def exchange(
-        self, gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor]
-    ) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
+        self, gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor], others: Sequence[tf.Tensor] = ()
+    ) -> Tuple[List[tf.Tensor], List[tf.Tensor], List[tf.Tensor]]:
         """See `Backend.exchange`; whether a rank was asked to stop travels with the losses.
 
         So all ranks learn it in the same step, and at no cost.
         """
         if self._collectives is None:
-            return super().exchange(gradients, scalars)
+            return super().exchange(gradients, scalars, others)
         # A variable and not a feed: a step asks nothing of the host. A local one: no checkpoint holds it.
         asked = tf.compat.v1.Variable(
             0.0,
@@ -147,9 +147,9 @@ class TensorFlowBackend(Backend):
             collections=[tf.compat.v1.GraphKeys.LOCAL_VARIABLES],
             name="asked_to_stop",
         )
-        gradients, means = super().exchange(gradients, [*scalars, asked.read_value()])
+        gradients, means, shared = super().exchange(gradients, [*scalars, asked.read_value()], others)
         self._stop = _Stop(asked.assign(1.0, read_value=False), means[-1])
-        return gradients, means[:-1]
+        return gradients, means[:-1], shared
 
     def measure_get_next(self, iterator: Any) -> Any:
         """`iterator.get_next()` between two readings of the clock, for `ChunkResult.data_wait_seconds`."""
