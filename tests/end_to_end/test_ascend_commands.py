@@ -112,7 +112,7 @@ def test_a_loss_scaled_run_counts_what_it_skips_and_finetunes(runs, data_dir, ta
     output = ascend(
         "finetune.py", table, "--data_dir", data_dir, "--restore_path", runs / "continued", "--batch_size", 4,
         "--log_dir", tmp_path / "finetuned", "--max_train_steps", 6, "--mode", "train", "--loss_scale", 16,
-        "--iterations_per_loop", 3, SIMULATED_NPU_OVERFLOW="2",
+        "--iterations_per_loop", 3, "--statistics_average", "save", SIMULATED_NPU_OVERFLOW="2",
     )  # fmt: skip
     assert "skipped for overflow" in output
     lines, _ = commands.metrics(tmp_path / "finetuned")
