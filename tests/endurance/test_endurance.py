@@ -3,7 +3,9 @@
 import json
 import sys
 
-from tests.endurance import fuzz
+import pytest
+
+from tests.endurance import fuzz, memory, trials
 
 # Those that need no TensorFlow, and one that does.
 FUZZED = "records,examples,index,rank_table,hccn_conf,run_json,rendezvous,environment,flags,csv,checkpoints"
@@ -34,3 +36,16 @@ def test_an_error_without_words_is_a_failure(tmp_path):
         outcome, reason = fuzz.answer(Broken(str(tmp_path)), None, log.fileno())
     assert outcome == "failed"
     assert "KeyError: 'found'" in reason
+
+
+def test_a_run_holds_no_more_in_the_end_than_early_on(monkeypatch, tmp_path):
+    found = results(monkeypatch, tmp_path, memory, "--steps", "300", "--allowed_megabytes", "64")
+    assert {"bytes", "files", "threads"} < set(found["facts"])
+
+
+def test_what_a_run_keeps_for_each_step_is_found():
+    with pytest.raises(trials.Failed, match="bytes grew"):
+        memory.judge([(10**8 + 400_000 * number, 14, 30) for number in range(100)], 20_000, {})
+    with pytest.raises(trials.Failed, match="files grew"):
+        memory.judge([(10**8, 14 + number // 50, 30) for number in range(100)], 20_000, {})
+    memory.judge([(10**8, 14, 30)] * 100, 20_000, {})
