@@ -150,6 +150,8 @@ class Recovery:
         with self._phase(f"going back to step {back}"):
             path = os.path.join(self._log_dir, f"{checkpoint_files.BASENAME}-{back}")
             self._parts.saver.restore(self._parts.session, path)
+            if self._rank.topology.is_primary:
+                _delete_after(self._log_dir, back)
             stream.skipped_images += skipped_steps * self._parts.plan.global_batch
             stream.rewinds += 1
             self._kept = None
@@ -265,6 +267,13 @@ class Recovery:
     def _phase(self, what: str) -> Iterator[None]:
         with self._rank.watchdog.phase(what, self._timeout_seconds):
             yield
+
+
+def _delete_after(log_dir: str, step: int) -> None:
+    """Deletes the checkpoints of later steps, which would count as the newest."""
+    for each in checkpoint_files.of_run(log_dir):
+        if each.step > step:
+            checkpoint_files.delete(each.path)
 
 
 def _is_regular(plan: RunPlan, step: int) -> bool:

@@ -20,11 +20,11 @@ from densenet_keras.training.divergence import Detector
 from tests.support import commands, poison, records
 
 IMAGES, WHITE = 32, 17  # images of the split, and which of them is white
-BATCH = 4
+BATCH, SAVE_EVERY = 4, 4
 FLAGS = (
     "--model", "densenet_tiny", "--num_classes", "10", "--image_size", "32", "--mode", "train",
     "--data_threads", "1", "--intra_op_threads", "1", "--batch_size", str(BATCH),
-    "--save_checkpoints_steps", "2",
+    "--save_checkpoints_steps", str(SAVE_EVERY),
 )  # fmt: skip
 
 
@@ -44,6 +44,8 @@ def poisoned(monkeypatch):
 
 def train(data_dir, log_dir, *more, callbacks=(), stop_at=None):
     flags = [*FLAGS, "--data_dir", data_dir, "--log_dir", str(log_dir), *map(str, more)]
+    if "--iterations_per_loop" not in flags:
+        flags += ["--iterations_per_loop", "1"]
     config = densenet_keras.parse("train", flags)
     rank = Rank.alone(config)
 
@@ -72,12 +74,12 @@ def bad_step(data_dir):
 def test_a_step_that_goes_wrong_is_named_with_layer_and_picture(data_dir, tmp_path, poisoned):
     bad = bad_step(data_dir)
     with pytest.raises(RunError) as caught:
-        train(data_dir, tmp_path, "--max_train_steps", 20, "--iterations_per_loop", 20)
+        train(data_dir, tmp_path, "--max_train_steps", 20)
     words = str(caught.value)
     picture = f"{data_dir}/train-00000-of-00001: record {WHITE} "
     assert f"at step {bad}: in its forward pass the output of layer images is the first" in words
     assert f"on rank 0; 1 picture concerned ({tmp_path}/nonfinite.jsonl lists them): {picture}" in words
-    good = (bad - 1) // 2 * 2
+    good = (bad - 1) // SAVE_EVERY * SAVE_EVERY
     assert saver.newest(str(tmp_path))[1] == good
     assert f"checkpoint of step {good} is the last good one" in words
     (event,) = lines(tmp_path, "nonfinite.jsonl")
@@ -96,9 +98,11 @@ def test_a_device_that_cannot_repeat_steps_goes_on_behind_the_stretch(
     data_dir, tmp_path, poisoned, monkeypatch
 ):
     monkeypatch.setattr(TensorFlowBackend, "repeats_steps", False)
-    assert train(data_dir, tmp_path, "--max_train_steps", 10, "--on_nonfinite", "rewind") == 10
+    loops = ("--on_nonfinite", "rewind", "--iterations_per_loop", 2)
+    assert train(data_dir, tmp_path, "--max_train_steps", 10, *loops) == 10
     found = manifest.read(os.path.join(str(tmp_path), "model.ckpt-10"))["data"]
-    assert found["skipped_images"] == found["rewinds"] * 2 * BATCH, "a whole session.run each time"
+    assert found["skipped_images"] % (2 * BATCH) == 0, "whole session.runs"
+    assert found["skipped_images"] > 0
     assert found["rewinds"] > 0
     last = bad_step(data_dir) + bad_step(data_dir) % 2
     log = (tmp_path / "densenet121.log").read_text()
@@ -155,7 +159,7 @@ def final(log_dir):
 
 def test_a_run_goes_back_once_for_each_time_and_leaves_the_stretch_out(data_dir, rewound):
     bad, found = bad_step(data_dir), manifest.read(final(rewound))
-    good = (bad - 1) // 2 * 2
+    good = (bad - 1) // SAVE_EVERY * SAVE_EVERY
     assert found["data"]["rewinds"] >= 1
     assert found["data"]["skipped_images"] % BATCH == 0
     assert found["data"]["next_image"] == 12 * BATCH + found["data"]["skipped_images"]
@@ -168,8 +172,9 @@ def test_a_run_goes_back_once_for_each_time_and_leaves_the_stretch_out(data_dir,
         assert f"going back to step {good}, without the {bad - good} step" in file.read()
 
 
-# All of 1 to 11 hold; of a step that is saved for the stop alone, and of one right before it goes wrong.
-@pytest.mark.parametrize("stop_at", [3, 9])
+# It was tried with 1 to 11. Step 6 is saved for the stop alone, right before the one that goes wrong: it must
+# not be gone back to.
+@pytest.mark.parametrize("stop_at", [6, 9])
 def test_a_continued_run_that_goes_back_ends_as_an_uninterrupted_one(
     data_dir, rewound, tmp_path, poisoned, stop_at
 ):
