@@ -15,7 +15,7 @@ from densenet_keras.data.order import TrainOrder
 from densenet_keras.errors import RunError
 from densenet_keras.rank import Rank
 from densenet_keras.schedule import RunPlan
-from densenet_keras.training import steps
+from densenet_keras.training import objective, steps
 from densenet_keras.training.divergence import Detector
 from tests.support import commands, poison, records
 
@@ -107,6 +107,23 @@ def test_a_device_that_cannot_repeat_steps_goes_on_behind_the_stretch(
     last = bad_step(data_dir) + bad_step(data_dir) % 2
     log = (tmp_path / "densenet121.log").read_text()
     assert f"in one of the steps {last - 1} to {last}; --iterations_per_loop 1 would tell which" in log
+
+
+def test_a_gradient_that_is_not_finite_is_named_where_the_loss_still_was(data_dir, tmp_path, monkeypatch):
+    """The loss is finite at step 1 and no number at step 2, because of the weights."""
+    cross_entropy = objective.smoothed_cross_entropy
+
+    def with_infinite_slope(logits, labels, smoothing):
+        slope = tf.sqrt(logits - tf.stop_gradient(logits))  # 0, and its derivative infinite
+        return cross_entropy(logits, labels, smoothing) + 1e-30 * tf.reduce_sum(slope)
+
+    monkeypatch.setattr(objective, "smoothed_cross_entropy", with_infinite_slope)
+    words = (
+        "at step 1: its forward pass is finite, its gradient is not, from linear/bias on towards the input"
+    )
+    with pytest.raises(RunError, match=words):
+        train(data_dir, tmp_path, "--max_train_steps", 6)
+    assert saver.newest(str(tmp_path)) is None
 
 
 def test_a_gradient_beyond_the_limit_counts_as_not_finite_and_rewinds_are_few(data_dir, tmp_path):
