@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Pattern, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Pattern, Sequence, Tuple
 
 from densenet_keras.backends import confirm_lines
 from densenet_keras.backends.confirmation import Backing
@@ -106,8 +106,18 @@ class Host(abc.ABC):
         """Lines of a dry run about how the steps of `plan` are run."""
         return []
 
-    def describe_memory(self, graph: Any, variables: List[Any], config: Config) -> List[str]:
-        """Lines of a dry run about the device memory that a graph will need.
+    def describe_memory(
+        self,
+        graphs: Sequence[Tuple[str, Sequence[Any]]],
+        variables: List[Any],
+        config: Config,
+        plan: Optional[RunPlan],
+    ) -> List[str]:
+        """Lines of a dry run about the device memory that a session will need.
+
+        Args:
+            graphs: purpose and fetches of each graph that goes to the device, the main one first.
+            plan: None without training.
 
         Raises:
             RunError: it is more than there is.

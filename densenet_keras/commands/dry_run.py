@@ -90,7 +90,7 @@ def _graph(config: Config) -> List[str]:
         graphs, variables = _build(config, backend, plan)
         for purpose, fetches in graphs:
             backend.check_graph(fetches, purpose)
-        memory = host.describe_memory(graph, variables, config)
+        memory = host.describe_memory(graphs, variables, config, plan if config.trains else None)
     return [f"checked: {len(graph.get_operations())} operations, none that the device lacks", *memory]
 
 

@@ -200,6 +200,7 @@ def test_the_plan_of_imagenet_on_eight_npus_is_sound(tmp_path):
     assert "single steps" not in output
     assert "none that the device lacks" in output
     assert "predicted memory" in output
+    assert "further graphs, each with memory of its own: evaluation" in output
     assert not log_dir.exists()
 
 

@@ -124,7 +124,7 @@ def check(
     """
     findings = _loop_findings(graph, loop_op, loops)
     supported = supported or _SUPPORTED
-    for op in _ancestors(graph, fetches):
+    for op in ancestors(graph, fetches):
         problem = _problem(op, supported)
         if problem and not (trusted_folder and _built_in(op, trusted_folder)):
             findings.append(Finding(op.name, op.type, op.name.rpartition("/")[0], problem))
@@ -156,7 +156,7 @@ def installed_operations(opp_path: str, default_path: str = DEFAULT_OPP_PATH) ->
     return None
 
 
-def _ancestors(graph: tf.Graph, fetches: Iterable[Any]) -> List[tf.Operation]:
+def ancestors(graph: tf.Graph, fetches: Iterable[Any]) -> List[tf.Operation]:
     """The fetched operations and all they depend on, in the order they were built."""
     seen: Set[tf.Operation] = set()
     stack = [graph.as_graph_element(fetch) for fetch in fetches]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from densenet_keras.backends.ascend import adapter, chips, failures, loop_plan, rank_environment
 from densenet_keras.backends.ascend import flags as npu_flags
@@ -82,11 +82,17 @@ class AscendHost(Host):
         chosen = loop_plan.choose(plan, 0)
         return [loop_plan.explain(chosen, plan), f"session runs: {chosen.session_runs}"]
 
-    def describe_memory(self, graph: Any, variables: List[Any], config: Config) -> List[str]:
+    def describe_memory(
+        self,
+        graphs: Sequence[Tuple[str, Sequence[Any]]],
+        variables: List[Any],
+        config: Config,
+        plan: Optional[RunPlan],
+    ) -> List[str]:
         """See `memory`."""
         from densenet_keras.backends.ascend import memory
 
-        return memory.describe(graph, variables, config)
+        return memory.describe(graphs, variables, config, plan)
 
     def confirmation(self) -> Backing:
         """See `Host.confirmation`: everything that docs/ascend.md leaves to a device."""

@@ -14,6 +14,18 @@ def choose(plan: RunPlan, first_step: int) -> LoopPlan:
     return schedule.fit_loop(lengths, plan.iterations_per_loop)
 
 
+def changes_of_graph(plan: RunPlan) -> int:
+    """How often a run goes from one to another of its graphs: loop, single steps, evaluation."""
+    length = choose(plan, 0).length
+    running, changes = "", 0
+    for start, end in plan.chunks(0):
+        loops, singles = divmod(end - start, length)
+        for graph, runs in (("loop", loops), ("steps", singles), ("evaluation", plan.evaluates_at(end))):
+            if runs and graph != running:
+                running, changes = graph, changes + 1
+    return changes - 1
+
+
 def explain(chosen: LoopPlan, plan: RunPlan) -> str:
     """One line for the log: what was chosen, and what would make all chunks fit."""
     longest = plan.iterations_per_loop
