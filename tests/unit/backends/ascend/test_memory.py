@@ -46,6 +46,14 @@ def test_the_evaluation_s_graph_is_counted_beside_the_training_s():
     assert len(lines) == 3
 
 
+def test_evaluation_alone_needs_what_is_alive_at_once():
+    with tf.Graph().as_default():
+        node = tf.nn.relu(tf.fill(GIB_OF_HALVES, 1.0) * 2.0)
+        lines = memory.describe([("evaluation", [node])], [], Config().replace(image_size=32), None)
+    assert "activations 2.00" in lines[0]
+    assert len(lines) == 2
+
+
 def test_single_steps_are_a_second_graph_as_large_as_the_first():
     run = plan(iterations_per_loop=7, save_checkpoints_steps=13)
     assert loop_plan.choose(run, 0).single_steps
