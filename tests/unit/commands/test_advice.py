@@ -64,7 +64,8 @@ def test_the_reason_why_a_better_backend_is_not_used_is_said(monkeypatch):
 
 
 def test_every_setting_that_shapes_a_training_is_compared_when_it_continues():
-    compared = {*preflight.CONTINUED, *preflight.REPORTED, "data_threads"}
+    shapes_nothing = {"data_threads", "bad_record_share", "strict"}
+    compared = {*preflight.CONTINUED, *preflight.REPORTED, *shapes_nothing}
     config = Config()
     for group in (config.model, config.data, config.optimizer):
         assert {field.name for field in dataclasses.fields(group)} <= compared
