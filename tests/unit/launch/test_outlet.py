@@ -1,6 +1,7 @@
 """A reader of the console that pauses."""
 
 import os
+import select
 import threading
 
 import pytest
@@ -20,6 +21,7 @@ def pipe():
 def read_all(descriptor, expected_end):
     data = b""
     while not data.endswith(expected_end):
+        assert select.select([descriptor], [], [], 30)[0], f"nothing comes after {data[-100:]}"
         data += os.read(descriptor, 1 << 16)
     return data
 
