@@ -641,8 +641,9 @@ class TrainingPictures(Pictures):
         write_shard(self.at("data", "train-00000-of-00001"), payloads)
         config = Config().replace(
             model="densenet_tiny", num_classes=10, image_size=32, batch_size=4, data_dir=self.at("data"),
-            data_threads=1,
+            data_threads=1, log_dir=self.at("run"), bad_record_share=chance.choice((0.0001, 0.3)),
         )  # fmt: skip
+        shutil.rmtree(self.at("run"), ignore_errors=True)
         inputs = Inputs(config, Topology(), train=True, evaluate=False)
         with tf.Graph().as_default(), tf.compat.v1.Session() as session, naming_bad_records():
             dataset = inputs.train_dataset(tf.constant(0, tf.int64), Stream(0))
