@@ -46,27 +46,30 @@ def stretches(file: BinaryIO, file_bytes: int) -> Iterator[Stretch]:
     position = 0
     pending: Optional[Stretch] = None  # damaged: its end is not sure before the next header is seen
     while position < file_bytes:
-        file.seek(position)
         found = _read(file, position, file_bytes)
-        if found is None:
-            # Bytes may be missing from the record before, whose end is then before this place.
-            following = _next_header(file, (pending.start if pending else position) + 1, file_bytes)
-            if following is None and position == 0:
-                raise tfrecord.FormatError(tfrecord.not_a_record_file(_at(file, 0, tfrecord.HEADER_BYTES)))
-            end = file_bytes if following is None else following
-            if pending and end < position:
-                yield pending._replace(end=end)
-            else:
-                yield from filter(None, [pending])
-                yield _lost(position, end, following is None)
-            pending, position = None, end
+        if found is not None:
+            if pending:
+                yield pending
+            pending = found if found.damage else None
+            if not pending:
+                yield found
+            position = found.end
             continue
-        yield from filter(None, [pending])
-        pending = found if found.damage else None
-        if not found.damage:
-            yield found
-        position = found.end
-    yield from filter(None, [pending])
+        # Bytes may be missing from the record before, whose end is then before this place.
+        following = _next_header(file, (pending.start if pending else position) + 1, file_bytes)
+        if following is None and position == 0:
+            raise tfrecord.FormatError(tfrecord.not_a_record_file(_at(file, 0, tfrecord.HEADER_BYTES)))
+        end = file_bytes if following is None else following
+        if pending and end < position:
+            yield pending._replace(end=end)
+        else:
+            if pending:
+                yield pending
+            yield _lost(position, end, following is None)
+        pending, position = None, end
+        file.seek(position)
+    if pending:
+        yield pending
 
 
 def _read(file: BinaryIO, start: int, file_bytes: int) -> Optional[Stretch]:

@@ -212,7 +212,11 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[Tuple[int, int, int, 
     """(number, wire type, start, end) of the content of each field of a message."""
     position = start
     while position < end:
-        tag, position = _varint(data, position, end)
+        tag = data[position]
+        if tag < 0x80:
+            position += 1
+        else:
+            tag, position = _varint(data, position, end)
         wire = tag & 7
         content = position
         if wire == _VARINT:
@@ -230,6 +234,8 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[Tuple[int, int, int, 
 
 
 def _varint(data: bytes, position: int, end: int) -> Tuple[int, int]:
+    if position < end and data[position] < 0x80:  # most of them
+        return data[position], position + 1
     value = shift = 0
     while position < end and shift < 70:
         byte = data[position]
