@@ -53,12 +53,15 @@ class Backend(abc.ABC):
 
     Attributes:
         compiles_graphs: whether the first run of a graph takes minutes.
+        rearranges: whether networks take forms that are equal to rounding and that a CPU computes in less
+            time: shared statistics in training, folded normalisation in inference.
         compiling: entered for the first run of a graph, with what it is for; `run_steps` does so itself.
         repeats_steps: whether the stream can be begun anew and steps be run again, one by one.
     """
 
     name: str
     compiles_graphs = False
+    rearranges = False
     repeats_steps = False
 
     def __init__(self, config: Config, topology: Topology) -> None:

@@ -71,6 +71,8 @@ def build_densenet(
     seed: Optional[int] = None,
     frozen: Sequence[str] = (),
     keep_statistics: bool = False,
+    share_statistics: bool = False,
+    recompute: bool = False,
 ) -> tf.keras.Model:
     """The network of a resolved configuration.
 
@@ -82,7 +84,7 @@ def build_densenet(
             batch normalisation then exists once, in training form, and `get_updates_for(inputs)`
             holds the updates of its moving averages, which the caller must run.
         name: of the model; default: `model_config.model`.
-        seed, frozen, keep_statistics: see `densenet`.
+        seed, frozen, keep_statistics, share_statistics, recompute: see `densenet`.
 
     Returns:
         A model with logits ``[batch, num_classes] float32``. `model(others, training=False)` is
@@ -104,6 +106,8 @@ def build_densenet(
         seed=seed,
         frozen=frozen,
         keep_statistics=keep_statistics,
+        share_statistics=share_statistics,
+        recompute=recompute,
     )
 
 
@@ -124,6 +128,8 @@ def densenet(
     seed: Optional[int] = None,
     frozen: Sequence[str] = (),
     keep_statistics: bool = False,
+    share_statistics: bool = False,
+    recompute: bool = False,
 ) -> tf.keras.Model:
     """A DenseNet-BC from images ``[batch, height, width, 3] float32`` to logits ``[batch, classes]``.
 
@@ -146,6 +152,7 @@ def densenet(
         frozen: parts (see `Variant.parts`) whose variables are not trainable and whose batch
             normalisation uses and keeps its moving statistics.
         keep_statistics: the same for batch normalisation everywhere, gamma and beta still trainable.
+        share_statistics, recompute: how blocks are trained, with the same results; see `DenseBlock`.
 
     Raises:
         ValueError: an argument is outside its range; the message says which.
@@ -172,6 +179,8 @@ def densenet(
         seed=seed,
         frozen=tuple(frozen),
         keep_statistics=keep_statistics,
+        share_statistics=share_statistics,
+        recompute=recompute,
     )
     if inputs is None:
         images = tf.keras.layers.Input(shape=shape, name="images")
@@ -197,6 +206,8 @@ class _Builder:
     seed: Optional[int]
     frozen: Tuple[str, ...] = ()
     keep_statistics: bool = False
+    share_statistics: bool = False
+    recompute: bool = False
 
     def _norm(self, name: str, part: str, x: tf.Tensor) -> tf.Tensor:
         return self._apply(batch_norm(name, self.bn_momentum, self.bn_epsilon), part, x)
@@ -263,6 +274,7 @@ class _Builder:
                 seed=derived_seed(self.seed, name),
                 **shared,
             )
+            block.share_statistics, block.recompute = self.share_statistics, self.recompute
             x = self._apply(block, name, x)
         return x
 

@@ -6,11 +6,14 @@ layers with Keras, so that `tf.keras.models.load_model` needs no `custom_objects
 
 from __future__ import annotations
 
+import functools
 import zlib
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 import tensorflow as tf
 
+from densenet_keras.network.batch_statistics import BatchStatistics, scaled_relu
+from densenet_keras.network.recompute import recomputed
 from densenet_keras.network.variants import BN_EPSILON, BN_MOMENTUM, BN_SIZE, COMPRESSION
 
 NHWC = "channels_last"  # fixed, whatever ~/.keras/keras.json says
@@ -123,6 +126,27 @@ class _Composite(tf.keras.layers.Layer):
         return part.compute_output_shape(input_shape)
 
 
+def _is_training(training: Any) -> bool:
+    """Whether a call is known to be one in training while the graph is built."""
+    if training is None:
+        training = tf.keras.backend.learning_phase()
+    return not isinstance(training, tf.Tensor) and bool(training)
+
+
+def _normalised_relu(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """What a normalisation in training and a ReLU give, moving averages aside."""
+    return tf.nn.relu(tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon)[0])
+
+
+def _new_features(
+    normalise: Callable[..., tf.Tensor], epsilon: float, inputs: tf.Tensor, *weights: tf.Tensor
+) -> tf.Tensor:
+    """The feature maps that a `DenseLayer` adds, from tensors alone, as `call` computes them."""
+    scale, shift, kernel1, gamma2, beta2, kernel2 = weights
+    x = tf.nn.conv2d(normalise(inputs, scale, shift), kernel1, strides=1, padding="SAME")
+    return tf.nn.conv2d(_normalised_relu(x, gamma2, beta2, epsilon), kernel2, strides=1, padding="SAME")
+
+
 class DenseLayer(_Composite):
     """BN-ReLU-Conv1x1-BN-ReLU-Conv3x3, its output appended to its input along the channels.
 
@@ -170,13 +194,34 @@ class DenseLayer(_Composite):
             shape = self.build_part(part, shape)
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
-        x = tf.nn.relu(self.bn1(inputs, training=training))
+    def call(
+        self,
+        inputs: tf.Tensor,
+        training: Any = None,
+        statistics: Optional[BatchStatistics] = None,
+        recompute: bool = False,
+    ) -> tf.Tensor:
+        if statistics is None:
+            normalise: Callable[..., tf.Tensor] = functools.partial(
+                _normalised_relu, epsilon=self.bn1.epsilon
+            )
+            scale, shift = self.bn1.gamma, self.bn1.beta
+            x = tf.nn.relu(self.bn1(inputs, training=training))
+        else:
+            normalise = scaled_relu
+            scale, shift = statistics.normalise(self.bn1, inputs)
+            x = normalise(inputs, scale, shift)
         x = self.conv1(x)
         x = tf.nn.relu(self.bn2(x, training=training))
         x = self.conv2(x)
+        if recompute:
+            own = (self.conv1.kernel, self.bn2.gamma, self.bn2.beta, self.conv2.kernel)
+            again = functools.partial(_new_features, normalise, self.bn2.epsilon)
+            x = recomputed(x, again, [inputs, scale, shift, *own])
         if self.dropout is not None:
             x = self.dropout(x, training=training)
+        if statistics is not None:
+            statistics.append(x)
         return tf.concat([inputs, x], axis=-1)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
@@ -189,7 +234,16 @@ class DenseBlock(_Composite):
 
     [batch, h, w, c] becomes [batch, h, w, c + num_layers * growth_rate]. The layers are in
     `dense_layers`; the other arguments are those of `DenseLayer`.
+
+    Attributes:
+        share_statistics: whether training computes the statistics of a feature map once for all layers
+            behind it, for devices where that takes less time; see `batch_statistics`.
+        recompute: whether training computes the insides of each layer again for its gradients instead of
+            keeping them; see `recompute`.
     """
+
+    share_statistics = False
+    recompute = False
 
     def __init__(
         self,
@@ -235,8 +289,12 @@ class DenseBlock(_Composite):
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
         x = inputs
+        forms: Dict[str, Any] = {}
+        if (self.share_statistics or self.recompute) and _is_training(training):
+            forms["statistics"] = BatchStatistics(inputs) if self.share_statistics else None
+            forms["recompute"] = self.recompute
         for layer in self.dense_layers:
-            x = layer(x, training=training)
+            x = layer(x, training=training, **forms)
         return x
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:

@@ -153,9 +153,10 @@ def _build(config: Config, reader: PictureReader, backend: Backend) -> Tuple[_No
     dataset = tf.data.Dataset.from_generator(source, tf.uint8, [batch_size, size, size, 3])
     # Prefetch stays last: on an NPU that keeps the whole pipeline on the host.
     iterator = tf.compat.v1.data.make_initializable_iterator(dataset.prefetch(PREFETCH_BATCHES))
-    model = build_densenet(config.model, steps.network_input(iterator.get_next(), config.model))
+    images = steps.network_input(iterator.get_next(), config.model)
+    model = build_densenet(config.model, images)
     with backend.full_precision():
-        probabilities = tf.nn.softmax(model.outputs[0])
+        probabilities = tf.nn.softmax(steps.inference_logits(model, images, backend))
     global_step = tf.compat.v1.train.get_or_create_global_step()
     variables = {v.op.name: v for v in [*model.weights, global_step]}
     restorer = saver.Saver(variables, config.run.log_dir, keep=0)

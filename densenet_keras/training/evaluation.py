@@ -74,10 +74,8 @@ class Validation:
         network_input = steps.network_input(images, config.model)
         if model is None:
             model = build_densenet(config.model, network_input)
-            logits = model.outputs[0]
-        else:
-            logits = model(network_input, training=False)
         self.model = model
+        logits = steps.inference_logits(model, network_input, backend)
         self.sums = steps.build_eval_step(logits, labels, weights, backend)
 
     def run(self, session: tf.compat.v1.Session, step: int, rank: Rank) -> Optional[EvalResult]:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.data import images as preprocessing
+from densenet_keras.network.folding import folded_logits
 from densenet_keras.network.variants import HEAD
 from densenet_keras.settings.config import Config, ModelConfig
 from densenet_keras.training import objective, statistics
@@ -182,6 +183,18 @@ def _check_gradients(pairs: Sequence[Tuple[tf.Tensor, tf.Variable]], loss: tf.Te
     for _, variable in pairs:
         if variable.dtype.base_dtype != tf.float32:
             raise ValueError(f"{variable.name} is {variable.dtype.name}; trainable variables are float32")
+
+
+def inference_logits(model: tf.keras.Model, images: tf.Tensor, backend: Backend) -> tf.Tensor:
+    """``[batch, classes] float32``: `model` in inference on `network_input`, as the backend computes it best.
+
+    With the learning phase fixed to 0, a model built on `images` is in that form itself.
+    """
+    if backend.rearranges:
+        return folded_logits(model, images)
+    if images is model.inputs[0]:
+        return model.outputs[0]
+    return model(images, training=False)
 
 
 def build_eval_step(

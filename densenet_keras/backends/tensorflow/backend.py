@@ -54,7 +54,7 @@ class TensorFlowBackend(Backend):
                 "with --rank_size, or list host:port of every rank in TF_CONFIG"
             )
         self._has_gpu = _has_gpu(topology)
-        self._fast_cpu = config.device.fast_cpu is not False and not self._has_gpu
+        self.rearranges = config.device.fast_cpu is not False and not self._has_gpu
         self._collectives: Optional[Collectives] = None
         if topology.size > 1:
             task = f"/job:worker/task:{topology.rank}"
@@ -84,7 +84,7 @@ class TensorFlowBackend(Backend):
             if self.topology.size > 1:
                 device = "" if self._has_gpu else "/device:CPU:0"
                 stack.enter_context(tf.device(f"/job:worker/task:{self.topology.rank}{device}"))
-            if self._fast_cpu:
+            if self.rearranges:
                 stack.enter_context(gradients.fast_gradients(tf.compat.v1.get_default_graph()))
             yield
 

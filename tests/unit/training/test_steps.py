@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from densenet_keras.settings.config import ModelConfig
+from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
+from densenet_keras.network.densenet import build_densenet
+from densenet_keras.settings.config import Config, ModelConfig
+from densenet_keras.topology import Topology
 from densenet_keras.training import steps
+from tests.support.networks import assign_arbitrary, pictures
 
 
 def fed(**settings):
@@ -25,3 +29,23 @@ def test_half_precision_rounds_what_is_fed():
     full, half = fed(), fed(dtype="tf.float16")
     np.testing.assert_array_equal(half, full.astype(np.float16).astype(np.float32))
     assert (half != full).any()
+
+
+def test_logits_in_inference_are_the_same_in_every_form():
+    found = {}
+    for fast in (False, True):
+        backend = TensorFlowBackend(Config().replace(fast_cpu=fast), Topology())
+        with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+            tf.keras.backend.set_learning_phase(0)
+            images = tf.constant(pictures())
+            model = build_densenet(ModelConfig(model="densenet_tiny"), images)
+            own = steps.inference_logits(model, images, backend)
+            others = steps.inference_logits(model, tf.identity(images), backend)
+            assign_arbitrary(session, model)
+            found[fast] = session.run([own, others])
+            if not fast:
+                assert own is model.outputs[0]
+            plain = [each.name for each in graph.get_operations() if each.name.startswith("folded")]
+            assert bool(plain) == fast
+    np.testing.assert_allclose(found[True], found[False], rtol=0, atol=1e-5 * np.abs(found[False]).max())
+    np.testing.assert_array_equal(found[True][0], found[True][1])

@@ -1,0 +1,162 @@
+"""Sides of a benchmark that take turns, and rows for the table in docs/performance.md."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+LEARNING_RATE = 0.1
+ROW = "ROW "  # begins the line of a result that `make bench` collects
+Reading = Dict[str, float]
+
+
+def reading(work: Callable[[], Any]) -> Reading:
+    """What running `work` took: wall-clock and processor seconds, page faults, the peak so far in MB."""
+    wall, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
+    work()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "seconds": time.monotonic() - wall,
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "page_faults": after.ru_minflt - before.ru_minflt,
+        "peak_megabytes": after.ru_maxrss / 1024,
+    }
+
+
+def in_turns(sides: Mapping[str, Callable[[], Reading]], rounds: int) -> Dict[str, List[Reading]]:
+    """Readings of `rounds` rounds of one turn for every side, after a round that does not count."""
+    found: Dict[str, List[Reading]] = {side: [] for side in sides}
+    for number in range(rounds + 1):
+        for side, run in sides.items():
+            taken = run()
+            if number:
+                found[side].append(taken)
+    return found
+
+
+def processes_in_turns(
+    script: str, argv: Sequence[str], sides: Sequence[str], rounds: int
+) -> Dict[str, List[Reading]]:
+    """As `in_turns`, each side a process of `script`, which is given `--worker SIDE` and calls `serve`."""
+    workers = {side: _start(script, argv, side) for side in sides}
+    try:
+        return in_turns({side: lambda worker=workers[side]: _run_block(worker) for side in sides}, rounds)
+    finally:
+        for worker in workers.values():
+            worker.stdin.close()
+            worker.wait()
+
+
+def serve(run_block: Callable[[], Any]) -> None:
+    """A worker's part: runs a block for every line of standard input."""
+    start = _resident_megabytes()
+    for _ in sys.stdin:
+        print(json.dumps({**reading(run_block), "start_megabytes": start}), flush=True)
+
+
+def ratios(found: Sequence[Reading], peer: Sequence[Reading], what: str = "cpu_seconds") -> List[float]:
+    """`found` over `peer`, round by round."""
+    return [one[what] / other[what] for one, other in zip(found, peer)]
+
+
+def row(what: str, peer: str, values: Sequence[float], how: str = "") -> None:
+    """Prints one result for people, and for `make bench`.
+
+    Args:
+        what: what was measured, with its sizes.
+        peer: what it is compared with.
+        values: the ratio of each round.
+        how: what the ratio is of, where that is not processor time.
+    """
+    median, low, high = statistics.median(values), min(values), max(values)
+    how = how or "processor time"
+    print(f"{what}: {median:.2f} of {peer} ({low:.2f} to {high:.2f}; {how})", flush=True)
+    print(
+        ROW + json.dumps({"what": what, "peer": peer, "ratio": median, "low": low, "high": high, "how": how})
+    )
+
+
+@contextlib.contextmanager
+def training(
+    steps_in_block: int, freeze: str = "", share_statistics: bool = True, **settings: Any
+) -> Iterator[Callable[[], Any]]:
+    """A function that runs a block of our training steps on random pictures, as a rank runs them."""
+    from densenet_keras import backends
+    from densenet_keras.settings.config import Config
+
+    given = {"synthetic_data": True, "data_threads": 1, "backend": "tensorflow", **settings}
+    config = Config().replace(**given)
+    backends.host(config).prepare_process(config, os.environ)
+    import tensorflow as tf
+
+    from densenet_keras.data import synthetic
+    from densenet_keras.network.densenet import build_densenet
+    from densenet_keras.network.variants import VARIANTS
+    from densenet_keras.topology import Topology
+    from densenet_keras.training import steps
+
+    backend = backends.create(config, Topology())
+    frozen = VARIANTS[config.model.model].frozen_parts(freeze) if freeze else ()
+    graph = tf.Graph()
+    with graph.as_default(), backend.placement():
+        tf.keras.backend.set_learning_phase(1)
+        dataset = synthetic.synthetic_train_dataset(config, Topology())
+        iterator = tf.compat.v1.data.make_initializable_iterator(dataset)
+        _, step = steps.build_train_step(
+            lambda images: build_densenet(
+                config.model,
+                images,
+                frozen=frozen,
+                share_statistics=backend.rearranges and share_statistics,
+                recompute=config.device.recompute,
+            ),
+            backend.measure_get_next(iterator),
+            config,
+            lambda global_step: tf.constant(LEARNING_RATE),
+            backend,
+        )
+        initialise = tf.compat.v1.global_variables_initializer()
+    with backend.session(graph) as session:
+        session.run(initialise)
+        session.run(iterator.initializer)
+        graph.finalize()
+        yield lambda: backend.run_steps(session, step, steps_in_block)
+
+
+def _start(script: str, argv: Sequence[str], side: str) -> Any:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", script, *argv, "--worker", side],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+    )
+
+
+def _run_block(worker: Any) -> Reading:
+    worker.stdin.write("run\n")
+    worker.stdin.flush()
+    for line in worker.stdout:
+        if line.startswith("{"):
+            taken: Reading = json.loads(line)
+            return taken
+    raise SystemExit(f"a worker of the benchmark exited with {worker.wait()}; see its message above")
+
+
+def _resident_megabytes() -> float:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
