@@ -14,42 +14,27 @@ any bad record.
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from typing import Callable, Tuple
 
-import numpy as np
+import side_by_side
+import tensorflow as tf
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import tensorflow as tf  # noqa: E402
-
-from densenet_keras.data import batches as pipeline  # noqa: E402
+from densenet_keras.data import batches as pipeline
 from densenet_keras.data import (
-    records,  # noqa: E402
-    tfrecord,  # noqa: E402
+    records,
+    tfrecord,
 )
-from densenet_keras.settings.config import Config  # noqa: E402
-from densenet_keras.topology import Topology  # noqa: E402
+from densenet_keras.settings.config import Config
+from densenet_keras.topology import Topology
 
 MakeDataset = Callable[[str, argparse.Namespace], tf.data.Dataset]
 
 
 def write_shards(folder: str, options: argparse.Namespace) -> float:
     """JPEGs with the size and the look of photographs: smooth shapes under some noise."""
-    random = np.random.RandomState(0)
-    y, x = np.mgrid[0 : options.height, 0 : options.width].astype(np.float32)
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        pixels = tf.compat.v1.placeholder(tf.uint8, [options.height, options.width, 3])
-        jpeg = tf.image.encode_jpeg(pixels, quality=95)
-        variants = []
-        for _ in range(32):
-            waves = [np.sin(x * a + y * b + c) for a, b, c in random.uniform(0, 0.1, (3, 3))]
-            noise = random.normal(0, 6, (options.height, options.width, 3))
-            picture = 128 + 90 * np.stack(waves, axis=2) + noise
-            variants.append(session.run(jpeg, {pixels: np.clip(picture, 0, 255).astype(np.uint8)}))
+    variants = side_by_side.photographs(options.width, options.height)
     for shard in range(options.shards):
         path = os.path.join(folder, f"train-{shard:05d}-of-{options.shards:05d}")
         with open(path, "wb") as file:
@@ -179,6 +164,8 @@ def main() -> None:
             )
         speed, processor = (statistics.median(values) for values in zip(*ratios))
         print(f"median  ours / stock: speed {speed:.2f}, processor time {processor:.2f}")
+        what = f"training input, {options.width}x{options.height}, {options.threads} threads"
+        side_by_side.row(what, "TensorFlow's own pipeline", [each[1] for each in ratios])
 
 
 if __name__ == "__main__":

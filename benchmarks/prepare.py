@@ -12,37 +12,22 @@ import argparse
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from typing import Callable, Tuple
 
-import numpy as np
+import side_by_side
+import tensorflow as tf
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import tensorflow as tf  # noqa: E402
-
-from densenet_keras.data.prepare import job  # noqa: E402
-from densenet_keras.data.prepare.options import PrepareOptions  # noqa: E402
+from densenet_keras.data.prepare import job
+from densenet_keras.data.prepare.options import PrepareOptions
 
 Work = Callable[[str, argparse.Namespace], None]
 
 
 def write_pictures(folder: str, options: argparse.Namespace) -> float:
     """JPEGs with the size and the look of photographs, all different, in ten class folders."""
-    random = np.random.RandomState(0)
-    y, x = np.mgrid[0 : options.height, 0 : options.width].astype(np.float32)
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        pixels = tf.compat.v1.placeholder(tf.uint8, [options.height, options.width, 3])
-        jpeg = tf.image.encode_jpeg(pixels, quality=95)
-        variants = []
-        for _ in range(32):
-            waves = [np.sin(x * a + y * b + c) for a, b, c in random.uniform(0, 0.1, (3, 3))]
-            noise = random.normal(0, 6, (options.height, options.width, 3))
-            picture = 128 + 90 * np.stack(waves, axis=2) + noise
-            variants.append(session.run(jpeg, {pixels: np.clip(picture, 0, 255).astype(np.uint8)}))
+    variants = side_by_side.photographs(options.width, options.height)
     for number in range(options.pictures):
         place = os.path.join(folder, f"class{number % 10}")
         os.makedirs(place, exist_ok=True)

@@ -90,6 +90,24 @@ def row(what: str, peer: str, values: Sequence[float], how: str = "") -> None:
     )
 
 
+def photographs(width: int, height: int, count: int = 32) -> List[bytes]:
+    """JPEGs with the size and the look of photographs: smooth shapes under some noise."""
+    import numpy as np
+    import tensorflow as tf
+
+    random = np.random.RandomState(0)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    encoded = []
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        pixels = tf.compat.v1.placeholder(tf.uint8, [height, width, 3])
+        jpeg = tf.image.encode_jpeg(pixels, quality=95)
+        for _ in range(count):
+            waves = [np.sin(x * a + y * b + c) for a, b, c in random.uniform(0, 0.1, (3, 3))]
+            picture = 128 + 90 * np.stack(waves, axis=2) + random.normal(0, 6, (height, width, 3))
+            encoded.append(session.run(jpeg, {pixels: np.clip(picture, 0, 255).astype(np.uint8)}))
+    return encoded
+
+
 @contextlib.contextmanager
 def training(
     steps_in_block: int, freeze: str = "", share_statistics: bool = True, **settings: Any
