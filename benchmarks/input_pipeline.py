@@ -16,7 +16,7 @@ import os
 import statistics
 import tempfile
 import time
-from typing import Callable, Tuple
+from typing import Callable, Dict, Tuple
 
 import side_by_side
 import tensorflow as tf
@@ -39,7 +39,7 @@ def write_shards(folder: str, options: argparse.Namespace) -> float:
         path = os.path.join(folder, f"train-{shard:05d}-of-{options.shards:05d}")
         with open(path, "wb") as file:
             for number in range(shard, options.images, options.shards):
-                features = {
+                features: Dict[str, tfrecord.Feature] = {
                     "image/encoded": variants[number % len(variants)],
                     "image/class/label": 1 + number % 1000,
                 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -54,7 +55,7 @@ def processes_in_turns(
     """As `in_turns`, each side a process of `script`, which is given `--worker SIDE` and calls `serve`."""
     workers = {side: _start(script, argv, side) for side in sides}
     try:
-        return in_turns({side: lambda worker=workers[side]: _run_block(worker) for side in sides}, rounds)
+        return in_turns({side: functools.partial(_run_block, workers[side]) for side in sides}, rounds)
     finally:
         for worker in workers.values():
             worker.stdin.close()
