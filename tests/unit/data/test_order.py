@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from densenet_keras.data.order import NO_RECORD, TrainOrder, eval_batches_per_rank, eval_records
+from densenet_keras.data.order import (
+    NO_RECORD,
+    TrainOrder,
+    eval_batches_per_rank,
+    eval_records,
+    substitute,
+)
 from densenet_keras.errors import UsageError
 
 
@@ -79,3 +85,17 @@ def test_evaluation_takes_each_record_once(count, batch_size, size):
     )
     assert len(taken) == batches * batch_size * size
     assert sorted(taken[taken != NO_RECORD]) == list(range(count))
+
+
+def test_what_stands_in_for_a_bad_record_stays_what_it_was():
+    """A later version must continue a run on the images that it would have seen."""
+    places = [(4 << 32, 0, 1), (4 << 32, 0, 2), (4 << 32, 1, 1), ((4 << 32) + 1, 0, 1)]
+    taken = [substitute(np.array(draw), attempt, 1281167) for *draw, attempt in places]
+    assert taken == [309391, 986767, 544575, 1114838]
+
+
+def test_substitutes_are_spread_over_all_records():
+    taken = [substitute(np.array([7 << 32, place]), 1, 10) for place in range(2000)]
+    counts = np.bincount(taken, minlength=10)
+    assert counts.min() > 140
+    assert counts.max() < 260
