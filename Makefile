@@ -1,13 +1,14 @@
 # make setup   .venv with the pinned requirements (finds a Python 3.7 by itself)
 # make demo    a real data set, DenseNet-121 trained on it, its checkpoints evaluated
 # make format  the code as the formatter writes it
+# make bench   the benchmarks, their table and picture in docs/performance.md (aims at 25 minutes on 2 free cores)
 # make test    everything that CI runs: lint, types, tests
 SHELL := /bin/bash
 VENV := .venv
 LINT := .venv-lint
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo bench test lint format clean
 
 setup: $(VENV)/ready
 
@@ -24,6 +25,9 @@ $(LINT)/ready: scripts/find_python.sh requirements-lint.txt
 
 demo: setup
 	PYTHON=$(VENV)/bin/python examples/demo.sh
+
+bench: setup
+	$(VENV)/bin/python -W ignore benchmarks/report.py
 
 lint: $(LINT)/ready
 	$(LINT)/bin/ruff check .

@@ -1,0 +1,117 @@
+"""Runs the benchmarks one after the other and writes their table and picture: `make bench`.
+
+    python benchmarks/report.py [--only train_step]
+
+Puts the rows between the markers in docs/performance.md and a picture of them in docs/performance.svg. A row
+is a ratio that one run measured against its peer. A benchmark that fails leaves the old files as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List
+
+import side_by_side
+
+from densenet_keras import files
+
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+PAGE = str(side_by_side.ROOT / "docs" / "performance.md")
+PICTURE = str(side_by_side.ROOT / "docs" / "performance.svg")
+# Sizes that end within 25 minutes on two cores of their own.
+RUNS = (
+    "train_step.py --image_size 224 --batch_size 16 --steps 1 --blocks 3 --sides ours,keras",
+    "train_step.py --image_size 224 --batch_size 16 --steps 1 --blocks 3 --sides recompute,ours",
+    "train_step.py --image_size 128 --batch_size 16 --steps 1 --blocks 3 --sides ours,plain,separate",
+    "freezing.py --image_size 64 --rounds 3 --steps 3",
+    "input_pipeline.py --threads 1 --rounds 3",
+    "input_pipeline.py --threads 2 --rounds 3",
+    "growth.py",
+)
+Row = Dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="run benchmarks whose command begins so; writes nothing")
+    options = parser.parse_args()
+    rows: List[Row] = []
+    started = time.monotonic()
+    for number, command in enumerate(RUNS, start=1):
+        if command.startswith(options.only):
+            minutes = (time.monotonic() - started) / 60
+            print(f"[{number} of {len(RUNS)}, {minutes:.0f} min] {command}", flush=True)
+            rows += run(command)
+    if not options.only:
+        write(rows)
+
+
+def run(command: str) -> List[Row]:
+    """The rows that one benchmark prints."""
+    script, *arguments = command.split()
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), script)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", path, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{command} failed with exit code {done.returncode}; nothing was written")
+    lines = done.stdout.splitlines()
+    print("\n".join(line for line in lines if not line.startswith(side_by_side.ROW)), flush=True)
+    return [json.loads(line[len(side_by_side.ROW) :]) for line in lines if line.startswith(side_by_side.ROW)]
+
+
+def write(rows: List[Row]) -> None:
+    """Puts table and picture into the documentation."""
+    with open(PAGE, encoding="utf-8") as file:
+        text = file.read()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page = f"{before}{BEGIN}\n{table(rows)}{END}{after}"
+    for path, content in ((PAGE, page), (PICTURE, picture(rows))):
+        with files.whole_file(path) as file:
+            file.write(content)
+
+
+def table(rows: List[Row]) -> str:
+    """Markdown: a line for each row."""
+    lines = ["| what | compared with | ratio | rounds | of |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row['what']} | {row['peer']} | {row['ratio']:.2f} | {row['low']:.2f} to {row['high']:.2f} | "
+        f"{row['how']} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def picture(rows: List[Row]) -> str:
+    """An SVG with a bar for each ratio and a line at 1."""
+    width, height, left, unit = 1000, 26, 620, 220  # pixels; `unit` is the length of a ratio of 1
+    parts = []
+    for number, row in enumerate(rows):
+        y = height * number + 6
+        length = min(unit * row["ratio"], width - left - 60)
+        label = html.escape(f"{row['what']} / {row['peer']}")
+        label = label if len(label) < 105 else label[:102] + "..."
+        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{label}</text>')
+        parts.append(f'<rect x="{left}" y="{y}" width="{length:.0f}" height="18" fill="#4878a8"/>')
+        parts.append(f'<text x="{left + length + 6:.0f}" y="{y + 13}">{row["ratio"]:.2f}</text>')
+    bottom = height * len(rows) + 6
+    parts.append(f'<path d="M{left + unit} 0V{bottom}" stroke="#000" stroke-dasharray="3 3"/>')
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom}" font-family="sans-serif" '
+        f'font-size="11">\n<title>Ratios of the benchmarks; less is faster, or smaller</title>\n{body}\n</svg>\n'
+    )
+
+
+if __name__ == "__main__":
+    main()
