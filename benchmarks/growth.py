@@ -32,7 +32,7 @@ def main() -> None:
         later = side_by_side.reading(functools.partial(_batches, order))["cpu_seconds"] / OTHERS
         print(
             f"{records} records: first batch {1000 * first['cpu_seconds']:.1f} ms, others "
-            f"{1e6 * later:.0f} µs; order {kept:.1f} MB, index at most {records * BYTES_OF_INDEX / 1e6:.1f} MB",
+            f"{1e6 * later:.0f} µs; order {kept:.1f} MB, index <= {records * BYTES_OF_INDEX / 1e6:.1f} MB",
             flush=True,
         )
     sides = {"large": functools.partial(_batches, order), "small": functools.partial(_batches, small)}

@@ -109,7 +109,7 @@ def picture(rows: List[Row]) -> str:
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom}" font-family="sans-serif" '
-        f'font-size="11">\n<title>Ratios of the benchmarks; less is faster, or smaller</title>\n{body}\n</svg>\n'
+        f'font-size="11">\n<title>Ratios of the benchmarks; less is better</title>\n{body}\n</svg>\n'
     )
 
 
