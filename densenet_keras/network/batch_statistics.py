@@ -43,7 +43,10 @@ class BatchStatistics:
         unbiased = variance * (count / tf.maximum(count - 1.0, 1.0))
         for moving, value in ((norm.moving_mean, mean), (norm.moving_variance, unbiased)):
             change = (moving - value) * (1.0 - norm.momentum)
-            norm.add_update(moving.assign_sub(change, read_value=False))
+            # Keras takes an update that its layer's input does not lead to for one of no batch, and the
+            # statistics come from the parts of that input. The identity is what it can follow.
+            with tf.control_dependencies([tf.identity(features)]):
+                norm.add_update(moving.assign_sub(change, read_value=False))
         scale = norm.gamma * tf.math.rsqrt(variance + norm.epsilon)
         return scale, norm.beta - mean * scale
 
