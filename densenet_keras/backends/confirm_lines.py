@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from densenet_keras import schedule
 from densenet_keras.backends.confirmation import (
+    PASSED,
     How,
     Line,
     Ran,
@@ -164,28 +165,19 @@ def stops_and_goes_on(trials: Trials) -> Verdict:
 
 def ranks_hold_the_same_weights(trials: Trials) -> Verdict:
     """Each rank's own weights after the last step, moving statistics included."""
-    ran = whole_base(trials)
-    return _same_digests(trials, ran)
+    return _same_digests(whole_base(trials))
 
 
-def _same_digests(trials: Trials, ran: Ran) -> Verdict:
-    found = {digest["crc32"] for digest in ran.digests}
-    numbers = [digest["crc32"] for digest in ran.digests]
+def _same_digests(ran: Ran) -> Verdict:
+    """Whether all ranks of this host left the same checksum of every variable."""
     if not ran.digests:
-        return not_tried("no rank of this host has left a checksum of its weights")
-    names = [n for n, crc in ran.digests[0]["variables"].items() if _differs(ran.digests, n, crc)]
-    return judged(
-        len(found) == 1,
-        f"{len(numbers)} ranks of this host hold equal weights"
-        if len(found) == 1
-        else f"{len(names)} of {len(ran.digests[0]['variables'])} variables differ between ranks, such as "
-        f"{names[0]}",
-        crc32=numbers,
-    )
-
-
-def _differs(digests: Any, name: str, crc: int) -> bool:
-    return any(digest["variables"][name] != crc for digest in digests)
+        return not_tried("no rank of this host has left checksums of its weights")
+    first, others = ran.digests[0]["variables"], ran.digests[1:]
+    names = [name for name in first if any(each["variables"][name] != first[name] for each in others)]
+    finding = f"{len(ran.digests)} ranks of this host hold equal weights"
+    if names:
+        finding = f"{len(names)} of {len(first)} variables differ between ranks, such as {names[0]}"
+    return judged(not names, finding, crc32=[each["crc32"] for each in ran.digests])
 
 
 def evaluation_alone(trials: Trials) -> Verdict:
@@ -260,6 +252,23 @@ def speeds(trials: Trials) -> Verdict:
     return judged(not refused, "; ".join([finding, *refused]), images_per_second=measured)
 
 
+def cost_of_statistics(trials: Trials) -> Verdict:
+    """Speed with both ways to average moving statistics; all ranks hold the same after either."""
+    measured: Dict[str, float] = {}
+    for when in ("step", "save"):
+        flags = {**speed_flags(trials, trials.batch_sizes[0]), "statistics_average": when}
+        ran = trials.train(f"statistics_{when}", flags, How(digested=True))
+        same = _same_digests(ran)
+        if same.verdict != PASSED:
+            return same._replace(finding=f"--statistics_average {when}: {same.finding}")
+        measured[when] = images_per_second(ran)
+    return passed(
+        f"images a second: {measured['step']:,.0f} with averages in every step, {measured['save']:,.0f} "
+        f"before saves only, {measured['save'] / measured['step']:.3f} times as many",
+        images_per_second=measured,
+    )
+
+
 LINES = {
     line.name: line
     for line in (
@@ -273,6 +282,8 @@ LINES = {
         Line("stop", "a run that is stopped and continued ends as one that was not", stops_and_goes_on,
              runs=2),
         Line("compile", "the first graph compiles well within its time-out", compiles_in_time),
+        Line("statistics", "what averaging statistics in every step costs", cost_of_statistics, runs=2,
+             least_ranks=2),
         Line("speed", "images a second at each batch size", speeds, runs=4),
     )
 }  # fmt: skip

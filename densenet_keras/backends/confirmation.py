@@ -114,14 +114,15 @@ class How(NamedTuple):
 
     Attributes:
         may_fail: whether its failure is what a line looks for.
-        observed: whether the device is sampled, its libraries' own logs are asked for, and each rank leaves
-            a digest of its weights.
+        digested: whether each rank leaves a digest of its weights.
+        observed: that, and the device is sampled, and its libraries' own logs are asked for.
         stop_at: text in its output at which it is sent SIGTERM, once; empty for never.
         elsewhere: whether it runs on the CPU, as one rank.
         goes_on: name of the earlier run whose folder it continues; empty for a folder of its own.
     """
 
     may_fail: bool = False
+    digested: bool = False
     observed: bool = False
     stop_at: str = ""
     elsewhere: bool = False

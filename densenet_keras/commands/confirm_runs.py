@@ -98,7 +98,7 @@ class Runs(Trials):
         }
         if how.elsewhere:
             own["batch_size"] = min(self.batch_size, _FEW_IMAGES)
-        if how.observed:
+        if how.observed or how.digested:
             own["callbacks"] = f"{_DIGEST}:make"
         return self._run(name, TRAIN, own, how)
 
@@ -183,10 +183,11 @@ class Runs(Trials):
         root = os.path.dirname(os.path.dirname(os.path.abspath(densenet_keras.__file__)))
         path = os.pathsep.join([root, *filter(None, [self.environ.get("PYTHONPATH")])])
         added = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-        if how.observed:
+        if how.observed or how.digested:
             from densenet_keras.training import weights_digest
 
             added[weights_digest.FOLDER] = os.path.join(folder, "digests")
+        if how.observed:
             added.update(self._backing.environment(os.path.join(folder, "plog")))
         return {**self.environ, **added}
 

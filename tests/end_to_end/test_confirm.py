@@ -30,7 +30,7 @@ ALONE = [
     ("evaluation_overflow", ["scaled"], ["evaluation_overflow"]),
     ("out_of_memory", ["speed_3"], ["speed"]),
 ]
-TOGETHER = [("drift,split", ["base", "split"], ["ranks", "split"])]
+TOGETHER = [("drift,split", ["base", "split", "statistics_step"], ["ranks", "split", "statistics"])]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_what_was_found_before_ctrl_c_is_kept(interrupted):
 
 def test_one_rank_confirms_all_that_it_can(confirmed):
     output, file, log_dir = confirmed(1)
-    for_several = {"ranks", "split"}
+    for_several = {"ranks", "split", "statistics"}
     passing = {name for name, verdict in verdicts(file).items() if verdict == "passed"}
     assert set(file["lines"]) - passing == for_several
     assert all(file["lines"][name]["finding"] == "needs --rank_size 2 or more" for name in for_several)
@@ -173,7 +173,7 @@ def test_a_device_at_fault_fails_its_line(faults, runs, lines, confirmed, place,
     )
     found = verdicts(file)
     assert {name for name, verdict in found.items() if verdict == "failed"} == set(lines), output
-    others = set(found) - set(lines) - {"ranks", "split"}
+    others = set(found) - set(lines) - {"ranks", "split", "statistics"}
     assert all(found[name] == "passed" for name in others)
 
 

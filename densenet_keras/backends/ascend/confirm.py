@@ -48,16 +48,10 @@ def kernels(trials: Trials) -> Verdict:
     if listed is None:
         return not_tried(f"no npu_supported_ops.json under ASCEND_OPP_PATH or {graph_check.DEFAULT_OPP_PATH}")
     planned = trials.plan("planned", base_flags(trials))
-    missing = [
-        line.strip() for line in planned.output.splitlines() if "has no kernel" in line or ": no " in line
-    ]
-    return judged(
-        planned.code == 0,
-        f"the device's list of {len(listed)} operations has all of the graph"
-        if planned.code == 0
-        else planned.reason(),
-        missing=missing,
-    )
+    if planned.code == 0:
+        return judged(True, f"the device's list of {len(listed)} operations has all of the graph")
+    missing = planned.output.partition("are in the way:")[2].partition("\n== ")[0].strip().splitlines()
+    return failed(f"{planned.reason()} {'; '.join(missing[:3])}", nodes=missing)
 
 
 def kind_is_recognised(trials: Trials) -> Verdict:
@@ -315,6 +309,7 @@ def lines() -> Tuple[Line, ...]:
         Line("evaluation_overflow", "an evaluation leaves no overflow behind", evaluation_leaves_no_overflow),
         Line("split", "indices of --gradient_split count gradients alone", split_counts_gradients, runs=1,
              least_ranks=2),
+        own["statistics"],
         own["speed"],
     )  # fmt: skip
 
