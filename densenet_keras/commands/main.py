@@ -106,6 +106,8 @@ def _overview() -> str:
 
 def _reported(work: Callable[[], int]) -> int:
     """The exit code of `work`; what it cannot do is said on stderr."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of the scripts; from now on there is work to end
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _open_closed_streams()
     try:
         _check_current_folder()

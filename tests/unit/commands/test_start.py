@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,30 @@ def test_a_python_without_tensorflow_is_told_before_anything_is_written(tmp_path
             (tmp_path / package.name).symlink_to(package)
     check_two_lines(bare(TRAINING, str(tmp_path)), "tensorflow")
     assert not (ROOT / "never_made").exists()
+
+
+_SCRIPT_WITH_CTRL_C = """
+import os, runpy, signal, sys
+class CtrlC:
+    def find_spec(self, name, path, target=None):
+        if name == "densenet_keras.commands.main":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, CtrlC())
+sys.argv = [SCRIPT, "--help"]
+runpy.run_path(SCRIPT, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    "script", ["train_keras.py", "evaluate.py", "finetune.py", "densenet_keras/__main__.py"]
+)
+def test_ctrl_c_while_modules_are_loaded_shows_no_traceback(script):
+    code = _SCRIPT_WITH_CTRL_C.replace("SCRIPT", repr(str(ROOT / script)))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=str(ROOT),
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, b"")
