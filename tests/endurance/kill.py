@@ -64,7 +64,8 @@ class Run:
         self.process = subprocess.Popen(
             [sys.executable, os.path.join(ROOT, "train_keras.py"), *arguments],
             stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True,
-            cwd=cwd or os.path.dirname(log_dir), env=commands.environment(TF_CPP_MIN_LOG_LEVEL="2", **environ),
+            cwd=cwd or os.path.dirname(log_dir),
+            env=commands.environment(TF_CPP_MIN_LOG_LEVEL="2", **environ),
         )  # fmt: skip
 
     def ranks(self) -> Dict[int, int]:
