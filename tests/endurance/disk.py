@@ -3,8 +3,8 @@
     python -m tests.endurance.disk --trials 20 --seed 0
     python -m tests.endurance.disk --kinds save --trials 500
 
-`save` saves a checkpoint in this process while one call fails. The other kinds run the command. Afterwards, on
-a disk that works, the same command ends with the weights of a run that was left alone. `full` needs root.
+`save` saves a checkpoint in this process while one call fails. The other kinds run the command. Afterwards,
+on a disk that works, the same command ends with the weights of a run that was left alone. `full` needs root.
 """
 
 from __future__ import annotations

@@ -147,11 +147,13 @@ class Records(Subject):
         late = chance.random() < 0.3
         spoiled = mutations.spoiled_bytes(chance, self.whole)
         put(self.path, self.whole if late else spoiled)
-        split = records.open_split(self.folder, "train", environ={"XDG_CACHE_HOME": self.at("cache")})
+        policy = records.Policy(chance.choice((0.0, 0.2, 0.9)))
+        cache = {"XDG_CACHE_HOME": self.at("cache")}
+        split = records.open_split(self.folder, "train", environ=cache, policy=policy)
         if late:
             put(self.path, spoiled)
         with contextlib.closing(RecordReader(split)) as reader:
-            for payload in reader.payloads(np.arange(len(split))):
+            for payload in reader.payloads(split.good):
                 if payload not in self.known:
                     raise Failed("a damaged record was taken for a whole one")
         return "read"

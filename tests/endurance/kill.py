@@ -142,11 +142,13 @@ class Harm(NamedTuple):
         do: does it, given chance and run.
         codes: what the command may end with then; 0 always, as it may be through.
         loses_nothing: whether what was trained before must be saved.
+        flags: that the command gets besides.
     """
 
     do: Callable[[random.Random, Run], None]
     codes: Tuple[int, ...]
     loses_nothing: bool
+    flags: Tuple[str, ...] = ()
 
 
 def _kill_group(chance: random.Random, run: Run) -> None:
@@ -199,7 +201,8 @@ def _pause(chance: random.Random, run: Run) -> None:
 
 HARMS = {
     "kill_group": Harm(_kill_group, (-signal.SIGKILL,), False),
-    "kill_rank": Harm(_kill_rank, (1,), False),
+    "kill_rank": Harm(_kill_rank, (1,), False, ("--max_restarts", "0")),
+    "restart": Harm(_kill_rank, (), False),  # the launcher starts the ranks again
     "kill_launcher": Harm(_kill_launcher, (-signal.SIGKILL,), False),
     "signal_one": Harm(_signal_one, ASKED_CODES, True),
     "signal_all": Harm(_signal_all, ASKED_CODES, True),
@@ -242,7 +245,7 @@ class Trials:
         if kind == "in_place":
             task = {"cluster": {"worker": ["127.0.0.1:2222"]}, "task": {"type": "worker", "index": 0}}
             environ["TF_CONFIG"] = json.dumps(task)
-        return Run(log_dir, self._data_dir, ranks, environ)
+        return Run(log_dir, self._data_dir, ranks, environ, HARMS[kind].flags)
 
     def _expect(self, ranks: int) -> None:
         if ranks in self._expected:
