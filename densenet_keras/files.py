@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from typing import IO, Any, Iterator
+from typing import IO, Any, Iterator, Optional
 
 # A file system without fsync (some FUSE and object-store mounts) says one of these.
 _NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EROFS)
@@ -91,15 +91,25 @@ class GrowingFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - until close()
+        self._file: Optional[IO[bytes]] = None
         self._warned = False
+        self.append_bytes(b"")
 
     def append(self, text: str) -> None:
         """Writes `text`, or nothing of it."""
-        data = text.encode("utf-8", "backslashreplace")
-        size = 0
+        self.append_bytes(text.encode("utf-8", "backslashreplace"))
+
+    def append_bytes(self, data: bytes) -> None:
+        """Writes `data`, or nothing of it."""
         try:
+            if self._file is None:
+                os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
+                self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - until close()
             size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            self._warn(error)
+            return
+        try:
             if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
@@ -110,7 +120,8 @@ class GrowingFile:
     def close(self) -> None:
         """Closes the file."""
         try:
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
         except OSError as error:
             self._warn(error)
 

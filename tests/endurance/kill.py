@@ -215,8 +215,8 @@ HARMS = {
 class Trials:
     """What the trials share: data, and the end of a run that was left alone, for each number of ranks."""
 
-    def __init__(self, folder: str, ranks: List[int]) -> None:
-        self._folder, self._ranks = folder, ranks
+    def __init__(self, folder: str, ranks: List[int], harms: int) -> None:
+        self._folder, self._ranks, self._harms = folder, ranks, harms
         self._data_dir = records.write_noise(os.path.join(folder, "data"), train=40, validation=16)
         self._expected: Dict[int, Any] = {}
         self._seconds: Dict[int, float] = {}  # that the run took
@@ -229,7 +229,7 @@ class Trials:
         chance = trial.random
         log_dir = os.path.join(self._folder, "run")
         shutil.rmtree(log_dir, ignore_errors=True)
-        for _ in range(chance.choice((2, 3, 4))):
+        for _ in range(self._harms or chance.choice((2, 3, 4))):
             self._harm(trial.kind, ranks, chance, log_dir)
         self._finish(trial.kind, ranks, log_dir)
         if timeless(log_dir) != self._expected[ranks][1]:
@@ -324,9 +324,10 @@ def main() -> int:
     parser.add_argument(
         "--ranks", default="1,2", help="numbers of ranks, trials take turns (default %(default)s)"
     )
+    parser.add_argument("--harms", type=int, default=0, help="in each trial (default: two to four)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="densenet-kill-") as folder:
-        made = Trials(folder, [int(text) for text in options.ranks.split(",")])
+        made = Trials(folder, [int(text) for text in options.ranks.split(",")], options.harms)
         facts: Dict[str, Any] = {"ranks": options.ranks, "harm by moment": made.counts}
         return trials.carry_out("kill", options, list(HARMS), made.attempt, facts)
 

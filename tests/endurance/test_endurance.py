@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.endurance import fuzz, memory, trials
+from tests.endurance import disk, fuzz, kill, memory, trials
 
 # Those that need no TensorFlow, and one that does.
 FUZZED = "records,examples,index,rank_table,hccn_conf,run_json,rendezvous,environment,flags,csv,checkpoints"
@@ -49,3 +49,18 @@ def test_what_a_run_keeps_for_each_step_is_found():
     with pytest.raises(trials.Failed, match="files grew"):
         memory.judge([(10**8, 14 + number // 50, 30) for number in range(100)], 20_000, {})
     memory.judge([(10**8, 14, 30)] * 100, 20_000, {})
+
+
+def test_processes_that_die_or_are_asked_to_stop_cost_nothing(monkeypatch, tmp_path):
+    chosen = ("--kinds", "kill_group,signal_all", "--trials", "1", "--ranks", "1", "--harms", "1")
+    found = results(monkeypatch, tmp_path, kill, *chosen)
+    assert sum(found["facts"]["harm by moment"].values()) > 0, "it happened while the run went on"
+
+
+def test_a_call_of_the_disk_that_fails_costs_no_checkpoint(monkeypatch, tmp_path):
+    found = results(monkeypatch, tmp_path, disk, "--kinds", "save", "--trials", "25")
+    assert set(found["outcomes"]["save"]) == {"saved", "refused"}
+
+
+def test_a_run_whose_disk_fails_goes_on_afterwards(monkeypatch, tmp_path):
+    results(monkeypatch, tmp_path, disk, "--kinds", "call", "--trials", "1")

@@ -54,3 +54,15 @@ def test_a_device_that_refuses_every_byte_does_not_raise(capsys):
     log.append("b\n")
     log.close()
     assert capsys.readouterr().err.count("No space left") == 1
+
+
+def test_a_file_that_cannot_be_made_is_said_once_and_made_when_it_can(tmp_path, capsys):
+    path = tmp_path / "folder" / "log"
+    (tmp_path / "folder").write_text("in the way")
+    log = files.GrowingFile(str(path))
+    log.append("lost\n")
+    (tmp_path / "folder").unlink()
+    log.append("kept\n")
+    log.close()
+    assert path.read_text() == "kept\n"
+    assert capsys.readouterr().err.count("warning") == 1

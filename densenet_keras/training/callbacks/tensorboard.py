@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import socket
+import time
 from typing import Any, Dict, Mapping, Optional
 
 import tensorflow as tf
 
+from densenet_keras import files
+from densenet_keras.data import tfrecord
 from densenet_keras.schedule import StepLogs
 from densenet_keras.training.evaluation import EvalResult
 
@@ -37,19 +41,18 @@ class TensorBoard(tf.keras.callbacks.Callback):
         """
         super().__init__()
         self._log_dir, self._first_step = log_dir, first_step
-        self._train = self._writer(log_dir)
-        self._validation: Optional[tf.compat.v1.summary.FileWriter] = None
+        self._train = self._file(log_dir)
+        self._validation: Optional[_EventFile] = None
         if graph is not None:
-            self._train.add_graph(graph)
+            self._train.write(graph_def=graph.as_graph_def(add_shapes=True).SerializeToString())
         if settings:
-            self._train.add_summary(_table("settings", settings), first_step)
-            self._train.flush()
+            self._train.write(step=first_step, summary=_table("settings", settings))
 
     def on_rewind(self, step: int, words: str) -> None:
         """Tells TensorBoard to forget what follows `step`."""
-        for writer in (self._train, self._validation):
-            if writer is not None:
-                _start(writer, step)
+        for file in (self._train, self._validation):
+            if file is not None:
+                _start(file, step)
 
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         if "images_per_second" not in logs:
@@ -60,37 +63,56 @@ class TensorBoard(tf.keras.callbacks.Callback):
     def evaluation(self, step: int, epoch: float, result: EvalResult, time_utc: str) -> None:
         """The scalars of one evaluation; top1 and top5 in percent."""
         if self._validation is None:
-            self._validation = self._writer(os.path.join(self._log_dir, VALIDATION))
+            self._validation = self._file(os.path.join(self._log_dir, VALIDATION))
         scalars = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
         self._write(self._validation, VALIDATION, scalars, step)
 
     def close(self) -> None:
         """Closes the event files."""
-        for writer in (self._train, self._validation):
-            if writer is not None:
-                writer.close()
+        for file in (self._train, self._validation):
+            if file is not None:
+                file.close()
 
-    def _writer(self, folder: str) -> tf.compat.v1.summary.FileWriter:
-        writer = tf.compat.v1.summary.FileWriter(folder)
-        _start(writer, self._first_step)
-        return writer
+    def _file(self, folder: str) -> _EventFile:
+        file = _EventFile(folder)
+        _start(file, self._first_step)
+        return file
 
     @staticmethod
-    def _write(
-        writer: tf.compat.v1.summary.FileWriter, group: str, scalars: Dict[str, float], step: int
-    ) -> None:
+    def _write(file: _EventFile, group: str, scalars: Dict[str, float], step: int) -> None:
         summary = tf.compat.v1.Summary()
         for name, value in scalars.items():
             if not math.isnan(value):
                 tag = name if name == "loss" else f"{group}/{name}"
                 summary.value.add(tag=tag, simple_value=value)
-        writer.add_summary(summary, step)
-        writer.flush()
+        file.write(step=step, summary=summary)
 
 
-def _start(writer: tf.compat.v1.summary.FileWriter, step: int) -> None:
+class _EventFile:
+    """A new event file in `folder`: whole events, each at once in the file.
+
+    TensorFlow's own writer loses events on a full disk without a word. The format is TFRecord with an
+    Event in each record, the first one naming the version (tensorflow/core/util/event.proto).
+    """
+
+    def __init__(self, folder: str) -> None:
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self._file = files.GrowingFile(os.path.join(folder, name))
+        self.write(file_version="brain.Event:2")
+
+    def write(self, **fields: Any) -> None:
+        """Appends an Event with these fields."""
+        event = tf.compat.v1.Event(wall_time=time.time(), **fields)
+        self._file.append_bytes(tfrecord.frame(event.SerializeToString()))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _start(file: _EventFile, step: int) -> None:
     start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-    writer.add_session_log(start, step + 1)
+    file.write(step=step + 1, session_log=start)
 
 
 def _table(tag: str, settings: Mapping[str, Any]) -> tf.compat.v1.Summary:
