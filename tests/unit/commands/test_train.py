@@ -7,6 +7,7 @@ from densenet_keras import backends, schedule
 from densenet_keras.commands import main
 from densenet_keras.commands.train import build_training
 from densenet_keras.data.inputs import Inputs
+from densenet_keras.data.order import Stream
 from densenet_keras.topology import Topology
 from densenet_keras.training.callbacks import CosineLearningRate
 from tests.support import records
@@ -24,5 +25,5 @@ def test_no_function_of_the_graph_is_rewritten_by_autograph(monkeypatch, tmp_pat
     monkeypatch.setattr(api.conversion, "convert", lambda *given: rewritten.append(given))
     with tf.Graph().as_default():
         rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
-        build_training(config, plan, 0, inputs, rate, backend)
+        build_training(config, plan, Stream(0), inputs, rate, backend)
     assert not rewritten
