@@ -10,10 +10,15 @@ import tensorflow as tf
 from densenet_keras.backends.tensorflow import cuda_driver
 
 
+def look_for_accelerators() -> None:
+    """Lets TensorFlow look for GPUs now, without its complaint that there is none."""
+    cuda_driver.gpu_count()
+
+
 @contextlib.contextmanager
 def session(graph: tf.Graph) -> Iterator[tf.compat.v1.Session]:
     """A session on `graph` that touches no device but the CPU."""
-    cuda_driver.gpu_count()  # or TensorFlow would complain that there is none
+    look_for_accelerators()
     options = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
     with tf.compat.v1.Session(graph=graph, config=options) as opened:
         yield opened

@@ -34,8 +34,10 @@ def run(settings: Settings) -> int:
     if settings.json and not os.path.isdir(os.path.dirname(settings.json) or "."):
         raise refuse("json", settings.json, "cannot be written; give a file in a folder that exists")
     import_tensorflow(log_level="3")  # what the decoders refuse is reported record by record
+    from densenet_keras.backends import cpu
     from densenet_keras.data.check import job  # loads TensorFlow, which --help does not need
 
+    cpu.look_for_accelerators()
     progress = Progress("MB", scale=1e6)
     try:
         report = job.check(settings, progress)

@@ -29,8 +29,10 @@ def run(settings: Settings) -> int:
         UsageError, RunError: as everywhere.
     """
     import_tensorflow(log_level="3")  # what the decoders refuse is reported picture by picture
+    from densenet_keras.backends import cpu
     from densenet_keras.data.prepare import job  # loads TensorFlow, which --help does not need
 
+    cpu.look_for_accelerators()
     progress = Progress("pictures")
     try:
         outcome = job.prepare(settings, lambda line: print(line, flush=True), progress)
