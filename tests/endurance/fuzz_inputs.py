@@ -179,9 +179,8 @@ class Examples(Subject):
     def _spoiled(self, chance: random.Random) -> bytes:
         if chance.random() < 0.6:
             return mutations.spoiled_bytes(chance, self.payload)
-        picture = chance.choice(
-            (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", mutations.word(chance))
-        )
+        word = mutations.word(chance).encode("utf-8", "surrogatepass")
+        picture = chance.choice((b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", word))
         label = chance.choice((0, -1, 5, 2**31, 2**63 - 1, -(2**63), 0.5, "cat"))
         return example(picture, label, **{"image/height": chance.choice((0, -1, 2**40)), "x": b"\xff" * 20})
 
