@@ -9,7 +9,7 @@ import signal
 import time
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from densenet_keras.launch import processes, rank_states
+from densenet_keras.launch import processes
 from densenet_keras.launch.rank_logs import RankLog
 from densenet_keras.launch.rank_states import FRAMES, CallbackNote, short
 from densenet_keras.launch.views import STALE_SECONDS, View, describe
@@ -52,9 +52,7 @@ class HangWatch:
         seconds = min(now - self._looked_at, 2 * POLL_SECONDS)  # a launcher may be stopped, too
         self._looked_at = now
         for rank, pid in pids.items():
-            found = rank_states.read(self._log_dir, rank)
-            if found is not None and found.pid == pid:  # else of an earlier start
-                self._views.setdefault(rank, View()).update(found, seconds)
+            self._views.setdefault(rank, View()).look(self._log_dir, rank, seconds, pid)
         stopped = {rank for rank, pid in pids.items() if processes.status(pid) == processes.STOPPED}
         if len(stopped) == len(pids):
             stopped = set()  # somebody has paused the whole run
@@ -67,20 +65,24 @@ class HangWatch:
         states = [view.last.state for view in self._views.values() if view.last is not None]
         return max((state.stop_seconds for state in states), default=0.0)
 
-    def judge(self, pids: Mapping[int, int], gave_up: int, logs: Mapping[int, RankLog]) -> Verdict:
+    def judge(
+        self,
+        started: Mapping[int, int],
+        running: Mapping[int, int],
+        gave_up: int,
+        logs: Mapping[int, RankLog],
+    ) -> Verdict:
         """Who held up the run that rank `gave_up` has given up.
 
         Args:
-            pids: process of each rank that still runs.
+            started: process of each rank of this start.
+            running: of those that still run.
         """
-        for rank in [*pids, gave_up]:
-            found = rank_states.read(self._log_dir, rank)
-            view = self._views.setdefault(rank, View())
-            if found is not None and (view.last is None or found.pid == view.last.pid):
-                view.update(found, 0.0)
+        for rank, pid in started.items():
+            self._views.setdefault(rank, View()).look(self._log_dir, rank, 0.0, pid)
         rank = culprit(self._views, gave_up)
         lines = [describe(rank, view) for rank, view in sorted(self._views.items())]
-        stack = self._stack(rank, pids.get(rank), logs[rank])
+        stack = self._stack(rank, running.get(rank), logs[rank])
         if stack:
             lines.append(f"the Python stack of rank {rank}:")
             lines += [f"  | {line}" for line in stack]
@@ -109,7 +111,7 @@ class HangWatch:
 
     def _hangs(self, rank: int) -> bool:
         view = self._views.get(rank)
-        if view is None or view.last is None:
+        if view is None or view.last is None or view.has_left:
             return False
         limit = view.last.state.step_limit_seconds
         if rank in self._stopped:
@@ -153,7 +155,7 @@ def culprit(views: Mapping[int, View], gave_up: int) -> int:
         signs = (
             last.ended.startswith("it failed"),
             not last.ended and view.status == processes.STOPPED,
-            not last.ended and view.status == "",
+            not last.ended and not view.has_left and view.status == "",
             not last.ended and view.stale_seconds > STALE_SECONDS,
             state.phase != WAITING and state.beats < most,
             state.phase not in (TRAINING, WAITING),

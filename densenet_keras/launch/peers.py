@@ -6,7 +6,7 @@ import socket
 import time
 from typing import Dict
 
-from densenet_keras.launch import processes, rank_states
+from densenet_keras.launch import processes
 from densenet_keras.launch.rank_states import POLL_SECONDS, Announcer
 from densenet_keras.launch.views import STALE_SECONDS, View, describe, is_at_work
 from densenet_keras.topology import Topology
@@ -57,7 +57,7 @@ class Peers(Others):
         seconds = min(now - self._looked_at, 2 * POLL_SECONDS)  # as in the watchdog
         self._looked_at = now
         for rank, view in self._views.items():
-            view.update(rank_states.read(self._log_dir, rank), seconds)
+            view.look(self._log_dir, rank, seconds)
         if waits:
             self._at_work = any(is_at_work(view) for view in self._views.values())
             reasons = [self._why_lost(rank, view, mine) for rank, view in self._views.items()]
@@ -65,6 +65,8 @@ class Peers(Others):
 
     def _why_lost(self, rank: int, view: View, mine: State) -> str:
         last, status = view.last, view.status
+        if view.has_left:  # it needs nobody any more; one that waits for it in vain runs into its own limit
+            return ""
         if last is not None and view.is_known:
             if last.ended:
                 return f"rank {rank} on {last.host} has ended: {last.ended}"

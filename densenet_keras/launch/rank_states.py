@@ -61,6 +61,11 @@ def read(log_dir: str, rank: int) -> Optional[RankState]:
     return None
 
 
+def has_left(log_dir: str, rank: int) -> bool:
+    """Whether a rank that was heard of has taken its state away, as one that ends well does."""
+    return not os.path.exists(path_of(log_dir, rank))
+
+
 class Announcer:
     """Writes this rank's state while the body of `announcing` runs, and looks at those of the others."""
 
@@ -83,6 +88,7 @@ class Announcer:
             writes=0,
             state=watchdog.state(),
         )
+        self._is_through = False
         self._look: Callable[[State], None] = lambda state: None
         self._note = CallbackNote(rank) if speaks else None
 
@@ -100,6 +106,7 @@ class Announcer:
             raise
         else:
             with self._lock, contextlib.suppress(OSError):
+                self._is_through = True  # the thread might put the file back
                 os.remove(self._path)
         finally:
             done.set()
@@ -116,7 +123,7 @@ class Announcer:
         if state.silent_seconds > SHOWN_AFTER_SECONDS:
             where, reading = _where(self._job), _reading()
         with self._lock:
-            if not self._last.ended:
+            if not (self._last.ended or self._is_through):
                 self._put(self._last._replace(state=state, where=where, reading=reading))
 
     def leave(self, reason: str) -> None:

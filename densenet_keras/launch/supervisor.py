@@ -105,6 +105,7 @@ class _Ranks:
         # SimpleQueue may wait for ever in Python 3.7, whatever the time-out.)
         self._events: Deque[Union[int, _Exited]] = deque()
         self._running: Dict[int, subprocess.Popen[bytes]] = {}
+        self._started: Dict[int, int] = {}  # process of each rank
         self._tees: List[threading.Thread] = []
         self._due: List[Tuple[float, int]] = []  # (monotonic time, signal for all that still run)
         self._asked_at: Optional[float] = None  # monotonic time of a first signal
@@ -159,6 +160,7 @@ class _Ranks:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         self._running[start.rank] = process
+        self._started[start.rank] = process.pid
         if shown:
             for pipe, stream in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
                 if pipe:
@@ -249,7 +251,7 @@ class _Ranks:
     def _fail(self, rank: int, code: int) -> None:
         story: Tuple[str, ...] = ()
         if code == EXIT_HUNG:  # before the ranks are ended: the one that is waited for may tell where it is
-            rank, story = self._hangs.judge(self._pids(), rank, self._outcome.logs)
+            rank, story = self._hangs.judge(self._started, self._pids(), rank, self._outcome.logs)
         self._outcome.failure = Failure(rank, code, story)
         now = time.monotonic()
         self._due = [(now + seconds, signum) for seconds, signum in ABORT]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Optional, Tuple
 
-from densenet_keras.launch import processes
+from densenet_keras.launch import processes, rank_states
 from densenet_keras.launch.rank_states import RankState
 from densenet_keras.watchdog import WAITING
 
@@ -17,17 +17,27 @@ class View:
     Attributes:
         last: the newest state read; None before there is one.
         stale_seconds: since the watcher last saw a new one.
+        has_left: it ended well.
     """
 
     def __init__(self) -> None:
         self.last: Optional[RankState] = None
         self.stale_seconds = 0.0
+        self.has_left = False
         self._seen_writing: Optional[Tuple[str, int]] = None
 
     @property
     def is_known(self) -> bool:
         """Whether the state is of this run: its process was seen writing, so it is no earlier run's rest."""
         return self.last is not None and self._seen_writing == (self.last.machine, self.last.pid)
+
+    def look(self, log_dir: str, rank: int, seconds: float, pid: Optional[int] = None) -> None:
+        """Reads what the rank writes, `seconds` after the last time; only of process `pid`, if given."""
+        found = rank_states.read(log_dir, rank)
+        if found is not None and pid is not None and found.pid != pid:
+            found = None  # of an earlier start
+        self.update(found, seconds)
+        self.has_left = found is None and self.last is not None and rank_states.has_left(log_dir, rank)
 
     def update(self, found: Optional[RankState], seconds: float) -> None:
         """Takes what was read `seconds` after the last time."""
@@ -56,7 +66,7 @@ class View:
 def is_at_work(view: View) -> bool:
     """Whether a rank is known to do something that has not taken too long."""
     last = view.last
-    if last is None or not view.is_known or view.stale_seconds > STALE_SECONDS or last.ended:
+    if last is None or not view.is_known or view.stale_seconds > STALE_SECONDS or last.ended or view.has_left:
         return False
     if view.status in ("", processes.STOPPED) or last.state.phase == WAITING:
         return False
@@ -72,6 +82,8 @@ def describe(rank: int, view: View) -> str:
     process = f"process {last.pid} on {last.host}"
     doing = f"{state.phase}{', reading data' if last.reading else ''}, at step {state.step}"
     unheard = f"not heard of for {view.stale_seconds:.0f} s"
+    if view.has_left:
+        return f"rank {rank} ({process}): it has ended well"
     if last.ended:
         return f"rank {rank} ({process}): {doing}; {last.ended}"
     if status == processes.STOPPED:

@@ -1,14 +1,19 @@
 """Who is waited for, as the states of the ranks tell it."""
 
+import contextlib
 import os
+import subprocess
+import sys
 
 import pytest
 
 from densenet_keras.launch import hangs, peers, processes, rank_states, views
+from densenet_keras.launch.rank_logs import RankLog
 from densenet_keras.launch.rank_states import RankState
 from densenet_keras.launch.views import View
 from densenet_keras.topology import Topology
 from densenet_keras.watchdog import IN_CALLBACKS, TRAINING, WAITING, State, Watchdog
+from tests.support.paths import ROOT
 
 
 def state(phase=TRAINING, beats=10, silent_seconds=70.0, timeout_seconds=60.0):
@@ -103,8 +108,48 @@ class TestStates:
             with watchdog.unlimited():
                 announcer.write()
             assert rank_states.read(folder, 3).state.phase == IN_CALLBACKS
+        announcer.write()  # its thread may be about to
         assert rank_states.read(folder, 3) is None
         assert os.listdir(os.path.join(folder, "rank_logs")) == []
+
+    def test_a_rank_that_has_ended_well_is_not_lost(self, folder):
+        """Not even for one that has not come as far, and looks when the process is long gone."""
+        write = f"""
+import sys
+from densenet_keras.launch import rank_states
+from densenet_keras.watchdog import Watchdog
+with rank_states.Announcer({folder!r}, 1, Watchdog(5.0, 3.0)).announcing() as me:
+    for _ in range(2):
+        me.write()
+        print(flush=True)
+        sys.stdin.readline()
+"""
+        other = subprocess.Popen(
+            [sys.executable, "-c", write], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        others = peers.Peers(folder, Topology(0, 2, 0, 2), None)
+        for _ in range(2):
+            other.stdout.readline()
+            others.look(state())
+            other.stdin.write(b"\n")
+            other.stdin.flush()
+        watch = hangs.HangWatch(folder)
+        watch.poll({1: other.pid})
+        other.communicate()
+        assert other.returncode == 0
+        others.look(state())
+        assert "rank 1 (process" in others.story()
+        assert "it has ended well" in others.story()
+        assert (others.lost(), others.are_at_work()) == ("", False)
+
+    def test_a_run_is_not_judged_by_the_states_of_an_earlier_start(self, folder, tmp_path):
+        for rank in (0, 1):
+            rank_states.Announcer(folder, rank, Watchdog(5.0, 3.0)).leave("it failed: long ago")
+        with contextlib.closing(RankLog(folder, 0)) as log:
+            started = {0: -1, 1: -2}  # of processes that have not written yet
+            verdict = hangs.HangWatch(folder).judge(started, {}, gave_up=0, logs={0: log})
+        assert verdict.rank == 0
+        assert "rank 1: not heard of" in verdict.story
 
     def test_a_rank_that_fails_leaves_the_reason(self, folder):
         with pytest.raises(ValueError, match="^xxx"), rank_states.Announcer(
