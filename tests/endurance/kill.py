@@ -37,6 +37,7 @@ TIMED = ("images_per_second", "data_wait_fraction", "time", "seconds")
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Before the command's handlers stand, a signal has its own way, and there is nothing to lose.
 ASKED_CODES = (130, 143, *(-signum for signum in ASKING))
+PYTHONS_START = ("Failed to import the site module", "Fatal Python error: init")
 
 
 class Run:
@@ -89,12 +90,15 @@ class Run:
             self.destroy()
             raise Failed(f"no end after {LOST_SECONDS:.0f} s: {self.output()[-1500:]}") from None
         _, traceback, shown = self.output().partition("Traceback (most recent call last)")
-        ours = ("train_keras.py", "densenet_keras/")
-        if traceback and any(
-            name in shown for name in ours
-        ):  # Python's own start, before any line of ours, shows one of ctrl-C
+        if traceback and not self.ended_in_pythons_start():
             raise Failed(f"a traceback: {shown[-2500:]}")
         return code
+
+    def ended_in_pythons_start(self) -> bool:
+        """Whether ctrl-C came before Python had come to any line of ours: it shows a traceback then."""
+        output = self.output()
+        began = any(text in output for text in PYTHONS_START)
+        return began and not any(name in output for name in ("train_keras.py", "densenet_keras/"))
 
     def output(self) -> str:
         self._output.seek(0)
@@ -271,7 +275,7 @@ class Trials:
                 trained = STEPS
             code = run.wait()
             run.wait_until_gone()
-            if code not in (0, *harm.codes):
+            if code not in (0, *harm.codes) and not run.ended_in_pythons_start():
                 raise Failed(f"{moment}: exit code {code}: {run.output()[-1500:]}")
             newest = checkpoint_files.newest(log_dir)
             saved = newest[1] if newest else 0
