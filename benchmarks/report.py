@@ -32,6 +32,9 @@ RUNS = (
     "freezing.py --image_size 64 --rounds 3 --steps 3",
     "input_pipeline.py --threads 1 --rounds 3",
     "input_pipeline.py --threads 2 --rounds 3",
+    "first_index.py --rounds 5",
+    "loop_cost.py --iterations_per_loop 1 --rounds 7",
+    "loop_cost.py --iterations_per_loop 100 --rounds 7",
     "growth.py",
 )
 Row = Dict[str, Any]
