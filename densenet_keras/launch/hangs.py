@@ -51,8 +51,7 @@ class HangWatch:
         now = time.monotonic()
         seconds = min(now - self._looked_at, 2 * POLL_SECONDS)  # a launcher may be stopped, too
         self._looked_at = now
-        for rank, pid in pids.items():
-            self._views.setdefault(rank, View()).look(self._log_dir, rank, seconds, pid)
+        self._look(pids, seconds)
         stopped = {rank for rank, pid in pids.items() if processes.status(pid) == processes.STOPPED}
         if len(stopped) == len(pids):
             stopped = set()  # somebody has paused the whole run
@@ -64,6 +63,12 @@ class HangWatch:
         """What the slowest rank may need from a request to stop to its end, by what it took so far."""
         states = [view.last.state for view in self._views.values() if view.last is not None]
         return max((state.stop_seconds for state in states), default=0.0)
+
+    def has_trained(self, started: Mapping[int, int]) -> bool:
+        """Whether a rank of this start, given with its process, has done a step that could be lost."""
+        self._look(started)
+        states = [view.last.state for view in self._views.values() if view.last is not None]
+        return any(state.beats > 0 for state in states)
 
     def judge(
         self,
@@ -78,8 +83,7 @@ class HangWatch:
             started: process of each rank of this start.
             running: of those that still run.
         """
-        for rank, pid in started.items():
-            self._views.setdefault(rank, View()).look(self._log_dir, rank, 0.0, pid)
+        self._look(started)
         rank = culprit(self._views, gave_up)
         lines = [describe(rank, view) for rank, view in sorted(self._views.items())]
         stack = self._stack(rank, running.get(rank), logs[rank])
@@ -91,6 +95,10 @@ class HangWatch:
             ranks = "rank" if len(waiting) == 1 else "ranks"
             lines.append(f"{ranks} {', '.join(waiting)} waited for rank {rank}")
         return Verdict(rank, tuple(lines))
+
+    def _look(self, pids: Mapping[int, int], seconds: float = 0.0) -> None:
+        for rank, pid in pids.items():
+            self._views.setdefault(rank, View()).look(self._log_dir, rank, seconds, pid)
 
     def _notes_on_stopped(self, pids: Mapping[int, int], seconds: float) -> List[str]:
         return [

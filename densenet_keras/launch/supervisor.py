@@ -246,6 +246,8 @@ class _Ranks:
                 )
                 self._stop(STOPPED[code])
             return
+        if code == EXIT_HUNG and self._outcome.stop_signal and not self._hangs.has_trained(self._started):
+            return  # with nothing to save, another had left before this one heard of the signal
         self._fail(rank, code)
 
     def _fail(self, rank: int, code: int) -> None:

@@ -4,6 +4,7 @@ The other end of a rank's socket closes when its process is gone, so nothing her
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,8 +14,11 @@ import time
 
 import pytest
 
+from densenet_keras.errors import EXIT_HUNG
+from densenet_keras.launch import processes, rank_states
+from densenet_keras.launch.rank_states import RankState
 from densenet_keras.settings import config as configuration
-from densenet_keras.watchdog import SAME_REQUEST_SECONDS
+from densenet_keras.watchdog import SAME_REQUEST_SECONDS, Watchdog
 from tests.support.paths import ROOT
 
 LIMIT_SECONDS = 60  # to end a test that hangs; none measures time
@@ -340,6 +344,24 @@ def test_signal_to_one_rank_stops_all(start):
     code, _, err = launched.finish()
     assert code == 143
     assert "rank 1 was asked to stop by SIGTERM" in err
+
+
+@pytest.mark.parametrize(("steps", "code"), [(0, 143), (1, 1)])
+def test_a_rank_that_misses_one_that_left_on_a_signal_has_failed_only_if_steps_are_lost(start, steps, code):
+    launched = start(2)
+    waiting, asked = launched.ranks
+    watchdog = Watchdog(60.0, 60.0)
+    for _ in range(steps):
+        watchdog.beat()
+    began = processes.began(waiting.pid)
+    state = RankState(0, waiting.pid, "host", processes.machine(), began, 1, watchdog.state())
+    with open(rank_states.path_of(launched.log_dir, 0), "w") as file:
+        json.dump({**state._asdict(), "state": state.state._asdict()}, file)
+    waiting.order("stubborn")
+    os.kill(asked.pid, signal.SIGTERM)
+    assert waiting.read() == f"signal {signal.SIGTERM:d}"
+    waiting.exit(EXIT_HUNG)
+    assert launched.finish()[0] == code
 
 
 def test_ranks_do_not_outlive_a_killed_launcher(start):
