@@ -1,5 +1,6 @@
 """Ranks that stop, die or hang while others wait for them: real processes, without TensorFlow."""
 
+import itertools
 import json
 import os
 import signal
@@ -91,21 +92,71 @@ sys.exit(launcher.launch(settings, command=[sys.executable, "-c", sys.argv[2]]))
 """
 
 
-def launch(folder, what):
-    """What a launcher says of two ranks, of which the second does `what`."""
-    done = subprocess.run(
-        [sys.executable, "-c", LAUNCH, str(folder), RANK],
-        env={**os.environ, "PYTHONPATH": ROOT, "DOES": what},
+# Most of their time is waiting, so all start at once.
+LAUNCHED = ("stop", "hold_the_interpreter", "be_in_a_callback", "take_long")
+ALONE = ("die", "stop", "fail")
+
+
+def start(command, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", *command],
+        env={**os.environ, "PYTHONPATH": ROOT, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=LIMIT_SECONDS,
-        check=False,
     )
-    return done.returncode, done.stdout.decode()
 
 
-def test_a_stopped_rank_is_named_and_not_the_one_that_waits_for_it(tmp_path):
-    code, said = launch(tmp_path, "stop")
+def start_ranks(folder, what):
+    """Two ranks of TF_CONFIG, which no launcher looks after, of which the second does `what`."""
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second)]
+    config = Config().replace(log_dir=str(folder), rank_size=2, backend="tensorflow", step_timeout_seconds=5)
+    path = run_folder.write_configuration(config)
+    tasks = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}} for rank in (0, 1)]
+    return [start([RANK, path], DOES=what, TF_CONFIG=json.dumps(task)) for task in tasks]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """Launchers of two ranks, of which the second does what the key says, and pairs without a launcher."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in LAUNCHED}
+    launchers = {name: start([LAUNCH, str(folders[name]), RANK], DOES=name) for name in LAUNCHED}
+    pairs = {name: start_ranks(tmp_path_factory.mktemp(name), name) for name in ALONE}
+    yield launchers, pairs, folders
+    for process in itertools.chain(launchers.values(), *pairs.values()):
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def launched(started):
+    """launched(what): exit code and words of a launcher whose second rank does `what`."""
+
+    def finish(what):
+        said = started[0][what].communicate(timeout=LIMIT_SECONDS)[0].decode()
+        return started[0][what].returncode, said
+
+    return finish
+
+
+def test_a_run_of_long_steps_has_more_time_to_stop(started, launched):
+    """Twice the longest step and half a minute, where others have one minute."""
+    process, folder = started[0]["take_long"], started[2]["take_long"]
+    commands.wait_for(lambda: _longest_step(folder) == 40.0, process)
+    time.sleep(2 * hangs.POLL_SECONDS)  # until the launcher has read it, too
+    process.send_signal(signal.SIGTERM)
+    assert "for which they have 110 s" in launched("take_long")[1]
+
+
+def _longest_step(folder):
+    found = rank_states.read(str(folder), 1)
+    return found.state.usual_seconds if found else 0.0
+
+
+def test_a_stopped_rank_is_named_and_not_the_one_that_waits_for_it(launched):
+    code, said = launched("stop")
     assert code == 1
     assert "rank 1 failed first: it made no progress" in said
     assert "stopped by a signal such as SIGSTOP while training, at step 17" in said
@@ -114,72 +165,16 @@ def test_a_stopped_rank_is_named_and_not_the_one_that_waits_for_it(tmp_path):
     assert "rank 0 waited for rank 1" in said
 
 
-def test_a_rank_whose_interpreter_is_held_is_named(tmp_path):
-    code, said = launch(tmp_path, "hold_the_interpreter")
+def test_a_rank_whose_interpreter_is_held_is_named(launched):
+    code, said = launched("hold_the_interpreter")
     assert code == 1
     assert "rank 1 failed first: it made no progress" in said
     assert "in hold_the_interpreter" in said
 
 
-def test_a_rank_is_waited_for_while_somebody_elses_code_runs_in_it(tmp_path):
+def test_a_rank_is_waited_for_while_somebody_elses_code_runs_in_it(launched):
     """Nine seconds, where five are allowed for a step."""
-    assert launch(tmp_path, "be_in_a_callback")[0] == 2
-
-
-def test_a_run_of_long_steps_has_more_time_to_stop(tmp_path):
-    """Twice the longest step and half a minute, where others have one minute."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, str(tmp_path), RANK],
-        env={**os.environ, "PYTHONPATH": ROOT, "DOES": "take_long"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        commands.wait_for(lambda: _longest_step(tmp_path) == 40.0, process)
-        time.sleep(2 * hangs.POLL_SECONDS)  # until the launcher has read it, too
-        process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=LIMIT_SECONDS)[0].decode()
-    finally:
-        process.kill()
-    assert "for which they have 110 s" in said
-
-
-def _longest_step(folder):
-    found = rank_states.read(str(folder), 1)
-    return found.state.usual_seconds if found else 0.0
-
-
-@pytest.fixture
-def ranks(tmp_path):
-    """Two ranks of TF_CONFIG, which no launcher looks after; both end with the test."""
-    started = []
-
-    def start(what):
-        with socket.socket() as first, socket.socket() as second:
-            for each in (first, second):
-                each.bind(("127.0.0.1", 0))
-            addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second)]
-        config = Config().replace(
-            log_dir=str(tmp_path), rank_size=2, backend="tensorflow", step_timeout_seconds=5
-        )
-        path = run_folder.write_configuration(config)
-        for rank in range(2):
-            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", RANK, path],
-                    env={**os.environ, "PYTHONPATH": ROOT, "DOES": what, "TF_CONFIG": json.dumps(task)},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-        out = started[0].communicate(timeout=LIMIT_SECONDS)[0].decode()
-        return started[0].returncode, out.splitlines()[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    assert launched("be_in_a_callback")[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -190,9 +185,10 @@ def ranks(tmp_path):
         ("fail", "has ended: it failed: Failed: no such layer"),
     ],
 )
-def test_without_a_launcher_the_waiting_rank_names_the_other(ranks, what, said):
-    code, last_line = ranks(what)
-    assert code == 1
+def test_without_a_launcher_the_waiting_rank_names_the_other(started, what, said):
+    first, _ = started[1][what]
+    last_line = first.communicate(timeout=LIMIT_SECONDS)[0].decode().splitlines()[-1]
+    assert first.returncode == 1
     assert said in last_line
     assert last_line.endswith("this rank gives up")
 
