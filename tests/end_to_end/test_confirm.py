@@ -25,10 +25,16 @@ ALONE = [
     ("single_steps", ["base"], ["halves"]),
     ("rates", ["base"], ["rates"]),
     ("saved", ["base", "evaluated_on_cpu"], ["checkpoints"]),
-    ("restored", ["read_back", "stopped", "continued"], ["checkpoints", "stop"]),
-    ("evaluation,overflow", ["evaluated", "overflowing"], ["evaluation", "overflow"]),
-    ("evaluation_overflow", ["scaled"], ["evaluation_overflow"]),
-    ("out_of_memory", ["speed_3"], ["speed"]),
+    (
+        "restored,evaluation_overflow",
+        ["read_back", "stopped", "continued", "scaled"],
+        ["checkpoints", "stop", "evaluation_overflow"],
+    ),
+    (
+        "evaluation,overflow,out_of_memory",
+        ["evaluated", "overflowing", "speed_3"],
+        ["evaluation", "overflow", "speed"],
+    ),
 ]
 TOGETHER = [("drift,split", ["base", "split", "statistics_step"], ["ranks", "split", "statistics"])]
 
