@@ -8,7 +8,7 @@ VENV := .venv
 LINT := .venv-lint
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: setup demo bench test lint format clean
+.PHONY: setup demo bench test test-first test-second lint format clean
 
 setup: $(VENV)/ready
 
@@ -37,8 +37,19 @@ lint: $(LINT)/ready
 format: $(LINT)/ready
 	$(LINT)/bin/ruff format .
 
-test: setup lint
-	$(VENV)/bin/python -m pytest -q
+# Tests run in two processes, each with about half of the work; the second takes what the first does not name.
+FIRST := tests/unit tests/parity tests/contract tests/parallel
+TWO_AT_ONCE := $(MAKE) --no-print-directory --jobs=2
+
+test:
+	@$(TWO_AT_ONCE) setup lint
+	@$(TWO_AT_ONCE) --keep-going test-first test-second
+
+test-first: setup
+	@set -o pipefail; $(VENV)/bin/python -m pytest $(FIRST) 2>&1 | sed -u 's/^/1: /'
+
+test-second: setup
+	@set -o pipefail; $(VENV)/bin/python -m pytest $(FIRST:%=--ignore=%) 2>&1 | sed -u 's/^/2: /'
 
 clean:
 	rm -rf $(VENV) $(LINT) demo_data demo_run
