@@ -234,13 +234,10 @@ class _Process:
         """Starts it, waits for its end, and returns what `Ran` tells of it."""
         self._observe()
         begun, first_line = time.monotonic(), None
-        with open(self._output, "wb") as output:
-            process = subprocess.Popen(
-                [*_COMMAND, *self._arguments],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=dict(self._environment), start_new_session=True,
-            )  # fmt: skip
-        with _stopped_in_the_end(process):
+        with contextlib.ExitStack() as stack:
+            with _uninterrupted():
+                process = self._start()
+                stack.enter_context(_stopped_in_the_end(process))
             waits_to_stop = bool(self._how.stop_at)
             while process.poll() is None:
                 time.sleep(_POLL_SECONDS)
@@ -258,6 +255,14 @@ class _Process:
             "samples": self._samples,
         }
 
+    def _start(self) -> subprocess.Popen[bytes]:
+        with open(self._output, "wb") as output:
+            return subprocess.Popen(
+                [*_COMMAND, *self._arguments],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                env=dict(self._environment), start_new_session=True,
+            )  # fmt: skip
+
     def _has_said(self, text: str) -> bool:
         with open(self._output, "rb") as file:
             return text.encode() in file.read()
@@ -267,6 +272,24 @@ class _Process:
             return
         self._samples.append(self._sample())
         self._sampled_at = time.monotonic()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """ctrl-C and SIGTERM come after the body: a process that is just being started would be left behind.
+
+    Blocking them would not do: another thread, such as TensorFlow's, takes them then.
+    """
+    came: List[int] = []
+    own = [s for s in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(s))]
+    previous = {signum: signal.signal(signum, lambda signum, _: came.append(signum)) for signum in own}
+    try:
+        yield
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+        for number in came[:1]:
+            os.kill(os.getpid(), number)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
 
 import pytest
 
 from densenet_keras import backends
 from densenet_keras.backends import confirm_lines
-from densenet_keras.backends.confirmation import Backing, Line, Ran, RunFailed, failed, judged
-from densenet_keras.commands import confirm, confirm_data, confirm_report
+from densenet_keras.backends.confirmation import Backing, How, Line, Ran, RunFailed, failed, judged
+from densenet_keras.commands import confirm, confirm_data, confirm_report, confirm_runs
 from densenet_keras.commands.confirm_settings import ConfirmSettings
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
@@ -95,6 +98,27 @@ def test_a_file_of_other_settings_is_refused(tmp_path):
     other = dataclasses.replace(settings(tmp_path), batch_size=8)
     with pytest.raises(UsageError, match="--batch_size 32, now it is 8"):
         confirm_report.Report(other, "tensorflow", [], {})
+
+
+def test_ctrl_c_while_a_run_is_being_started_ends_that_run(tmp_path, monkeypatch):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    monkeypatch.setattr(confirm_runs, "_COMMAND", ["sleep", "600"])
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            confirm_runs._Process(str(tmp_path), [], os.environ, None, How()).wait("none")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert started[0].returncode == -signal.SIGINT
 
 
 def test_compilation_is_held_against_its_time_out(tmp_path):
