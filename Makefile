@@ -37,7 +37,8 @@ lint: $(LINT)/ready
 format: $(LINT)/ready
 	$(LINT)/bin/ruff format .
 
-# Tests run in two processes, each with about half of the work; the second takes what the first does not name.
+# Tests run in two processes, each with about half of the work; the second takes what the first does not name, and
+# shows its lines when it is through.
 FIRST := tests/unit tests/parity tests/contract tests/parallel
 TWO_AT_ONCE := $(MAKE) --no-print-directory --jobs=2
 
@@ -46,10 +47,12 @@ test:
 	@$(TWO_AT_ONCE) --keep-going test-first test-second
 
 test-first: setup
-	@set -o pipefail; $(VENV)/bin/python -m pytest $(FIRST) 2>&1 | sed -u 's/^/1: /'
+	$(VENV)/bin/python -m pytest -q $(FIRST)
 
 test-second: setup
-	@set -o pipefail; $(VENV)/bin/python -m pytest $(FIRST:%=--ignore=%) 2>&1 | sed -u 's/^/2: /'
+	@lines=$$(mktemp) && trap "rm -f $$lines" EXIT; \
+	  $(VENV)/bin/python -m pytest -q $(FIRST:%=--ignore=%) > $$lines 2>&1; code=$$?; \
+	  printf '\npytest -q $(FIRST:%=--ignore=%)\n'; cat $$lines; exit $$code
 
 clean:
 	rm -rf $(VENV) $(LINT) demo_data demo_run
