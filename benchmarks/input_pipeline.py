@@ -1,21 +1,24 @@
-"""Input pipeline against the stock TFRecordDataset pipeline with the same decoding.
+"""Our input, for training and evaluation, against TensorFlow's own pipeline and against bare decoding.
 
     python benchmarks/input_pipeline.py [--images 600] [--height 375] [--width 500] [--batch_size 32]
 
-Writes JPEG shards of its own, then runs both pipelines in turn, several rounds in one process, and
-prints images per second and processor time for each, and the median ratios. The shards lie in the
-page cache: disks are not compared.
+Writes JPEG shards of its own, then runs the sides in turns, several rounds in one process. The shards lie in
+the page cache: disks are not compared.
 
-The stock pipeline draws its crops with sample_distorted_bounding_box, interleaves its shards and
-shuffles 256 records; ours adds a permutation of the whole epoch, a start at any step, and the name of
-any bad record.
+    training    random crops, flips and resizing as a rank gets them
+    evaluation  the central crop, resized
+    prepared    training on the same pictures with a shorter side of 256 pixels
+    stock       what TensorFlow's ImageNet examples do: crops of sample_distorted_bounding_box, shards that
+                are interleaved, a shuffle of 256 records; ours adds an order of the whole epoch, a start at
+                any step, and the name of any bad record
+    bare        decode_jpeg of whole pictures, and nothing else
 """
 
 import argparse
+import functools
 import os
 import statistics
 import tempfile
-import time
 from typing import Callable, Dict, Tuple
 
 import side_by_side
@@ -30,11 +33,14 @@ from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
 MakeDataset = Callable[[str, argparse.Namespace], tf.data.Dataset]
+FIRST_BATCHES = 3  # that do not count
+SHORT_SIDE = 256  # pixels
 
 
-def write_shards(folder: str, options: argparse.Namespace) -> float:
-    """JPEGs with the size and the look of photographs: smooth shapes under some noise."""
-    variants = side_by_side.photographs(options.width, options.height)
+def write_shards(folder: str, width: int, height: int, options: argparse.Namespace) -> str:
+    """Shards of both splits in `folder`, which is returned."""
+    variants = side_by_side.photographs(width, height)
+    os.mkdir(folder)
     for shard in range(options.shards):
         path = os.path.join(folder, f"train-{shard:05d}-of-{options.shards:05d}")
         with open(path, "wb") as file:
@@ -44,7 +50,8 @@ def write_shards(folder: str, options: argparse.Namespace) -> float:
                     "image/class/label": 1 + number % 1000,
                 }
                 file.write(tfrecord.frame(tfrecord.encode_example(features)))
-    return sum(map(len, variants)) / len(variants)
+        os.link(path, path.replace("train-", "validation-"))
+    return folder
 
 
 def stock_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
@@ -86,55 +93,65 @@ def stock_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
     )
 
 
-def our_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
-    config = Config().replace(
+def bare_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
+    def decode(serialized: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+        wanted = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+        encoded = tf.io.parse_single_example(serialized, wanted)["image/encoded"]
+        return tf.image.decode_jpeg(encoded, channels=3)[:1, :1], tf.constant(0)
+
+    return (
+        tf.data.TFRecordDataset(records.find_shards(folder, "train"))
+        .repeat()
+        .map(decode, num_parallel_calls=options.threads)
+        .batch(options.batch_size, drop_remainder=True)
+        .prefetch(2)
+    )
+
+
+def training_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
+    split = records.open_split(folder, "train")
+    return pipeline.train_dataset(split, _config(options), Topology(), tf.constant(0, tf.int64))
+
+
+def evaluation_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
+    split = records.open_split(folder, "validation")
+    dataset = pipeline.eval_dataset(split, _config(options), Topology())
+    return dataset.map(lambda images, labels, weights: (images, labels)).repeat().prefetch(2)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    return Config().replace(
         batch_size=options.batch_size,
         image_size=options.image_size,
         num_classes=1000,
         data_threads=options.threads,
     )
-    split = records.open_split(folder, "train")
-    return pipeline.train_dataset(split, config, Topology(), tf.constant(0, tf.int64))
 
 
-class Runner:
-    """One pipeline with its session; `measure` times some batches of it."""
+def once(make: MakeDataset, folder: str, options: argparse.Namespace) -> side_by_side.Reading:
+    """What a round of batches takes; a pipeline lives only meanwhile: its read-ahead costs others nothing."""
+    with tf.Graph().as_default() as graph:
+        iterator = tf.compat.v1.data.make_initializable_iterator(make(folder, options))
+        images, labels = iterator.get_next()
+        fetch = [tf.reduce_max(images[:, 0, 0, 0]), labels]  # no batch is copied to Python
+    threads = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=options.threads, inter_op_parallelism_threads=options.threads
+    )
+    with tf.compat.v1.Session(graph=graph, config=threads) as session:
+        session.run(iterator.initializer)
 
-    def __init__(self, make: MakeDataset, folder: str, options: argparse.Namespace) -> None:
-        self.images = options.batch_size * options.batches
-        self.batches = options.batches
-        with tf.Graph().as_default() as graph:
-            iterator = tf.compat.v1.data.make_initializable_iterator(make(folder, options))
-            images, labels = iterator.get_next()
-            self.fetch = [tf.reduce_max(images[:, 0, 0, 0]), labels]  # no batch is copied to Python
-        threads = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=options.threads, inter_op_parallelism_threads=options.threads
-        )
-        self.session = tf.compat.v1.Session(graph=graph, config=threads)
-        self.session.run(iterator.initializer)
-        for _ in range(3):
-            self.session.run(self.fetch)
+        def run(batches: int) -> None:
+            for _ in range(batches):
+                session.run(fetch)
 
-    def measure(self) -> Tuple[float, float]:
-        """(images per second, milliseconds of processor time per image)."""
-        wall, processor = time.monotonic(), time.process_time()
-        for _ in range(self.batches):
-            self.session.run(self.fetch)
-        wall, processor = time.monotonic() - wall, time.process_time() - processor
-        return self.images / wall, 1000 * processor / self.images
-
-
-def once(make: MakeDataset, folder: str, options: argparse.Namespace) -> Tuple[float, float]:
-    """A pipeline lives only while it is measured, so that the other's read-ahead costs it nothing."""
-    runner = Runner(make, folder, options)
-    try:
-        return runner.measure()
-    finally:
-        runner.session.close()
+        run(FIRST_BATCHES)
+        return side_by_side.reading(functools.partial(run, options.batches))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default, text in (
         ("images", 600, "images to write"),
         ("shards", 8, "files to write them to"),
@@ -144,28 +161,41 @@ def main() -> None:
         ("batch_size", 32, "images of a batch"),
         ("batches", 15, "batches of a round"),
         ("rounds", 5, "rounds"),
-        ("threads", os.cpu_count(), "parallel decoders"),
+        ("threads", os.cpu_count(), "cores, and parallel decoders"),
     ):
         parser.add_argument("--" + name, type=int, default=default, help=f"{text} (default: {default})")
     options = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        mean_bytes = write_shards(folder, options)
-        print(f"{options.images} JPEGs of {options.width}x{options.height}, {mean_bytes / 1000:.0f} KB each")
-        print("round   stock images/s  ms CPU   ours images/s  ms CPU   speed ratio  CPU ratio")
-        ratios = []
-        for number in range(options.rounds):
-            stock, ours = once(stock_dataset, folder, options), once(our_dataset, folder, options)
-            ratios.append((ours[0] / stock[0], ours[1] / stock[1]))
-            print(
-                f"{number:5}   {stock[0]:14.0f}  {stock[1]:6.2f}   {ours[0]:13.0f}  {ours[1]:6.2f}   "
-                f"{ratios[-1][0]:11.2f}  {ratios[-1][1]:9.2f}",
-                flush=True,
-            )
-        speed, processor = (statistics.median(values) for values in zip(*ratios))
-        print(f"median  ours / stock: speed {speed:.2f}, processor time {processor:.2f}")
-        what = f"training input, {options.width}x{options.height}, {options.threads} threads"
-        side_by_side.row(what, "TensorFlow's own pipeline", [each[1] for each in ratios])
+        large = write_shards(os.path.join(folder, "large"), options.width, options.height, options)
+        scale = SHORT_SIDE / min(options.width, options.height)
+        smaller = (round(scale * options.width), round(scale * options.height))
+        small = write_shards(os.path.join(folder, "small"), *smaller, options)
+        sides = {
+            "training": functools.partial(once, training_dataset, large, options),
+            "evaluation": functools.partial(once, evaluation_dataset, large, options),
+            "prepared": functools.partial(once, training_dataset, small, options),
+            "stock": functools.partial(once, stock_dataset, large, options),
+            "bare": functools.partial(once, bare_dataset, large, options),
+        }
+        found = side_by_side.in_turns(sides, options.rounds)
+    images = options.batch_size * options.batches
+    for side, readings in found.items():
+        speed = images / statistics.median(each["seconds"] for each in readings)
+        milliseconds = 1000 * statistics.median(each["cpu_seconds"] for each in readings) / images
+        print(f"{side}: {speed:.0f} images/s, {milliseconds:.2f} ms of processor time an image", flush=True)
+    cores = "one core" if options.threads == 1 else f"{options.threads} cores"
+    what = f"input of {options.width}x{options.height} on {cores}"
+    for side, peer, name in (
+        ("training", "stock", "TensorFlow's own pipeline"),
+        ("training", "bare", "bare decode_jpeg"),
+        ("evaluation", "bare", "bare decode_jpeg"),
+        ("prepared", "training", f"the pictures before prepare --short_side {SHORT_SIDE}"),
+    ):
+        side_by_side.row(f"{side} {what}", name, side_by_side.ratios(found[side], found[peer]))
+        wall = side_by_side.ratios(found[side], found[peer], "seconds")
+        side_by_side.row(f"{side} {what}", name, wall, "wall-clock time")
 
 
 if __name__ == "__main__":

@@ -26,15 +26,18 @@ PAGE = str(side_by_side.ROOT / "docs" / "performance.md")
 PICTURE = str(side_by_side.ROOT / "docs" / "performance.svg")
 # Sizes that end within 25 minutes on two cores of their own.
 RUNS = (
-    "train_step.py --image_size 224 --batch_size 16 --steps 1 --blocks 3 --sides ours,keras",
+    "train_step.py --image_size 224 --batch_size 16 --steps 1 --blocks 3 --sides ours,keras,product",
     "train_step.py --image_size 224 --batch_size 16 --steps 1 --blocks 3 --sides recompute,ours",
     "train_step.py --image_size 128 --batch_size 16 --steps 1 --blocks 3 --sides ours,plain,separate",
+    "evaluation.py --image_size 224 --batch_size 32 --blocks 4",
+    "ranks.py --image_size 64 --steps 12 --rounds 2",
+    "start.py --image_size 64 --rounds 2",
     "freezing.py --image_size 64 --rounds 3 --steps 3",
-    "input_pipeline.py --threads 1 --rounds 3",
-    "input_pipeline.py --threads 2 --rounds 3",
-    "first_index.py --rounds 5",
     "loop_cost.py --iterations_per_loop 1 --rounds 7",
     "loop_cost.py --iterations_per_loop 100 --rounds 7",
+    "input_pipeline.py --threads 1 --rounds 3 --batches 8",
+    "input_pipeline.py --threads 2 --rounds 3 --batches 8",
+    "first_index.py --rounds 5",
     "growth.py",
 )
 Row = Dict[str, Any]

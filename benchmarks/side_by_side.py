@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -50,10 +50,18 @@ def in_turns(sides: Mapping[str, Callable[[], Reading]], rounds: int) -> Dict[st
 
 
 def processes_in_turns(
-    script: str, argv: Sequence[str], sides: Sequence[str], rounds: int
+    script: str,
+    argv: Sequence[str],
+    sides: Iterable[str],
+    rounds: int,
+    pythons: Optional[Mapping[str, str]] = None,
 ) -> Dict[str, List[Reading]]:
-    """As `in_turns`, each side a process of `script`, which is given `--worker SIDE` and calls `serve`."""
-    workers = {side: _start(script, argv, side) for side in sides}
+    """As `in_turns`, each side a process of `script`, which is given `--worker SIDE` and calls `serve`.
+
+    Args:
+        pythons: the interpreter of each side; this one by default.
+    """
+    workers = {side: _start((pythons or {}).get(side, sys.executable), script, argv, side) for side in sides}
     try:
         return in_turns({side: functools.partial(_run_block, workers[side]) for side in sides}, rounds)
     finally:
@@ -156,9 +164,9 @@ def training(
         yield lambda: backend.run_steps(session, step, steps_in_block)
 
 
-def _start(script: str, argv: Sequence[str], side: str) -> Any:
+def _start(python: str, script: str, argv: Sequence[str], side: str) -> Any:
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", script, *argv, "--worker", side],
+        [python, "-W", "ignore", script, *argv, "--worker", side],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -12,6 +12,7 @@ step; wall-clock times mean nothing on a machine that others use too.
     separate   fast, with the statistics of each normalisation computed by itself
     recompute  --recompute
     keras      tf.keras.applications.DenseNet121 and train_on_batch
+    product    TensorFlow's product of two matrices: printed is the share of its rate that the first side has
 
 Equal on all sides: image size, batch, classes, float32, threads, SGD with Nesterov momentum, one batch that
 stays in memory. Not equal: ours takes uint8 images through tf.data and normalises them in the step, smooths
@@ -30,7 +31,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import side_by_side
 
-SIDES = ("ours", "plain", "separate", "recompute", "keras")
+SIDES = ("ours", "plain", "separate", "recompute", "keras", "product")
 NAMES = {
     "ours": "ours",
     "plain": "our step with --fast_cpu false",
@@ -39,12 +40,17 @@ NAMES = {
     "keras": "tf.keras.applications with train_on_batch",
 }
 MOMENTUM = 0.9
+# Of a training step at 224 px: 2.83 billion multiplications in convolutions and classifier, an addition with
+# each, and the same again for either gradient.
+OPERATIONS_AN_IMAGE = 17.0e9
+MATRIX = 2048  # rows and columns
+PRODUCTS = 12  # in a block
 
 
 def main() -> None:
     options = _parse()
     if options.worker:
-        with (_keras if options.worker == "keras" else _ours)(options) as run_block:
+        with {"keras": _keras, "product": _product}.get(options.worker, _ours)(options) as run_block:
             side_by_side.serve(run_block)
         return
     sides = options.sides.split(",")
@@ -57,9 +63,23 @@ def main() -> None:
         faults = statistics.median(each["page_faults"] for each in found[side]) / options.steps
         print(f"{side}: {seconds:.2f} s of processor time, {faults:.0f} faults, {_above(found[side]):.0f} MB")
     for side in others:
+        if side == "product":
+            share = [_share(options, *readings) for readings in zip(found[first], found[side])]
+            side_by_side.row(
+                what, "the rate of TensorFlow's matrix product", share, "operations a second, a share"
+            )
+            continue
         side_by_side.row(what, NAMES[side], side_by_side.ratios(found[first], found[side]))
         memory = [_above(found[first]) / _above(found[side])]
         side_by_side.row(what, NAMES[side], memory, "peak memory above the start of the first step")
+
+
+def _share(options: argparse.Namespace, step: side_by_side.Reading, product: side_by_side.Reading) -> float:
+    """The operations in a processor second of a step over those of the matrix product."""
+    images = options.batch_size * options.steps
+    operations = OPERATIONS_AN_IMAGE * (options.image_size / 224) ** 2 * images
+    limit = 2 * MATRIX**3 * PRODUCTS
+    return operations / step["cpu_seconds"] / (limit / product["cpu_seconds"])
 
 
 def _above(readings: List[side_by_side.Reading]) -> float:
@@ -129,6 +149,26 @@ def _keras(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
             model.train_on_batch(images, labels)
 
     yield run_block
+
+
+@contextlib.contextmanager
+def _product(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
+    import numpy as np
+    import tensorflow as tf
+
+    threads = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=options.threads, inter_op_parallelism_threads=1
+    )
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=threads) as session:
+        matrix = tf.compat.v1.placeholder(tf.float32, [MATRIX, MATRIX])
+        product = tf.matmul(matrix, matrix).op
+        value = np.random.RandomState(0).randn(MATRIX, MATRIX).astype(np.float32)
+
+        def run_block() -> None:
+            for _ in range(PRODUCTS):
+                session.run(product, {matrix: value})
+
+        yield run_block
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def decode_train(
         lambda: tf.image.decode_and_crop_jpeg(encoded, window, channels=3),
         lambda: _cut(tf.image.decode_png(encoded, channels=3), window),
     )
-    image = _resize(crop, tf.constant([image_size, image_size]))
+    image = _rounded(_resized(crop, tf.constant([image_size, image_size])))
     if horizontal_flip:
         image = tf.cond(flips[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
     image.set_shape([image_size, image_size, 3])
@@ -76,11 +76,11 @@ def eval_view(image: tf.Tensor, image_size: int) -> tf.Tensor:
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     short_side = round(image_size * EVAL_RESIZE / EVAL_CROP)
     resized_sides = tf.cast(tf.math.rint(sides * (short_side / tf.reduce_min(sides))), tf.int32)
-    resized = _resize(image, resized_sides)
+    resized = _resized(image, resized_sides)
     corner = (resized_sides - image_size) // 2
     crop = tf.slice(resized, tf.concat([corner, [0]], 0), [image_size, image_size, 3])
     crop.set_shape([image_size, image_size, 3])
-    return crop
+    return _rounded(crop)
 
 
 def random_window(shape: tf.Tensor, draws: Sequence[tf.Tensor], min_crop_area: float) -> tf.Tensor:
@@ -130,7 +130,11 @@ def _cut(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     return tf.slice(image, tf.concat([window[:2], [0]], 0), tf.concat([window[2:], [3]], 0))
 
 
-def _resize(image: tf.Tensor, sides: tf.Tensor) -> tf.Tensor:
-    """Bilinear, pixel centres aligned, rounded to uint8 (tf.round with clipping costs 1 ms an image)."""
-    resized = tf.compat.v1.image.resize_bilinear(image[tf.newaxis], sides, half_pixel_centers=True)
-    return tf.cast(resized[0] + 0.5, tf.uint8)
+def _resized(image: tf.Tensor, sides: tf.Tensor) -> tf.Tensor:
+    """Bilinear, pixel centres aligned: float32."""
+    return tf.compat.v1.image.resize_bilinear(image[tf.newaxis], sides, half_pixel_centers=True)[0]
+
+
+def _rounded(image: tf.Tensor) -> tf.Tensor:
+    """As uint8 (tf.round with clipping costs 1 ms an image)."""
+    return tf.cast(image + 0.5, tf.uint8)

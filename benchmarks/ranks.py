@@ -1,0 +1,68 @@
+"""Two ranks with a thread each against one rank with two threads, the same images in every step.
+
+    python benchmarks/ranks.py --image_size 64 --global_batch 16
+
+Whole commands, in turns, DenseNet-121 on pictures in memory. A step's time is that of the run's own metrics,
+the median without the first steps; by the clock, since ranks wait for each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from typing import Any, Dict
+
+import side_by_side
+
+FIRST_STEPS = 3  # that do not count
+CORES = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--global_batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    sides = {f"{ranks}": functools.partial(train, options, ranks) for ranks in (CORES, 1)}
+    found = side_by_side.in_turns(sides, options.rounds)
+    what = f"a training step of {CORES} ranks with a thread each, DenseNet-121, {options.image_size} px"
+    ratios = side_by_side.ratios(found[f"{CORES}"], found["1"], "seconds")
+    side_by_side.row(what, f"one rank with {CORES} threads", ratios, "wall-clock time")
+
+
+def train(options: argparse.Namespace, ranks: int) -> side_by_side.Reading:
+    """Seconds for an image, of a run with so many ranks."""
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+        settings: Dict[str, Any] = {
+            "rank_size": ranks,
+            "image_size": options.image_size,
+            "batch_size": options.global_batch // ranks,
+            "intra_op_threads": CORES // ranks,
+            "max_train_steps": options.steps,
+            "synthetic_data": "true",
+            "mode": "train",
+            "iterations_per_loop": 1,
+            "backend": "tensorflow",
+            "log_dir": folder,
+        }
+        flags = [f"--{name}={value}" for name, value in settings.items()]
+        command = [sys.executable, str(side_by_side.ROOT / "train_keras.py"), *flags]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            raise SystemExit(done.stdout.decode("utf-8", "replace"))
+        with open(os.path.join(folder, "metrics.jsonl"), encoding="utf-8") as file:
+            lines = [json.loads(line) for line in file]
+    speeds = [line["images_per_second"] for line in lines if line.get("images_per_second")]
+    return {"seconds": 1 / statistics.median(speeds[FIRST_STEPS:])}
+
+
+if __name__ == "__main__":
+    main()
