@@ -38,7 +38,7 @@ format: $(LINT)/ready
 	$(LINT)/bin/ruff format .
 
 # Tests run in two processes, each with about half of the work; the second takes what the first does not name, and
-# shows its lines when it is through.
+# its lines begin with "2: ".
 FIRST := tests/unit tests/parity tests/contract tests/parallel
 TWO_AT_ONCE := $(MAKE) --no-print-directory --jobs=2
 
@@ -50,9 +50,7 @@ test-first: setup
 	$(VENV)/bin/python -m pytest -q $(FIRST)
 
 test-second: setup
-	@lines=$$(mktemp) && trap "rm -f $$lines" EXIT; \
-	  $(VENV)/bin/python -m pytest -q $(FIRST:%=--ignore=%) > $$lines 2>&1; code=$$?; \
-	  printf '\npytest -q $(FIRST:%=--ignore=%)\n'; cat $$lines; exit $$code
+	@set -o pipefail; $(VENV)/bin/python -m pytest -q $(FIRST:%=--ignore=%) 2>&1 | sed -u 's/^/2: /'
 
 clean:
 	rm -rf $(VENV) $(LINT) demo_data demo_run

@@ -15,6 +15,7 @@ from densenet_keras.launch.launcher import reserved_ports
 from tests.support import commands, records
 from tests.support.paths import ASCEND, ROOT
 
+FOR_SEVERAL = {"ranks", "split", "statistics"}  # lines that one rank cannot confirm
 OPERATIONS = os.path.join("framework", "built-in", "tensorflow", "npu_supported_ops.json")
 
 # What is at fault, the runs that must see it, and the lines that must say so. Faults that do not disturb
@@ -41,12 +42,16 @@ TOGETHER = [("drift,split", ["base", "split", "statistics_step"], ["ranks", "spl
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
+    """See `furnish`."""
+    return furnish(tmp_path_factory.mktemp("place"), ranks=2, train=100)
+
+
+def furnish(folder, ranks, train):
     """Data, a rank table, the device's list of operations, one that lacks some, and the folder of chips."""
-    folder = tmp_path_factory.mktemp("place")
-    records.write_noise(folder / "data", train=100, validation=21)
+    records.write_noise(folder / "data", train=train, validation=21)
     devices = [
         {"device_id": str(rank), "device_ip": f"192.168.1.{10 + rank}", "rank_id": str(rank)}
-        for rank in range(2)
+        for rank in range(ranks)
     ]
     servers = [{"server_id": "127.0.0.1", "device": devices}]
     (folder / "table.json").write_text(json.dumps(
@@ -85,12 +90,13 @@ def read(log_dir):
     return json.loads((log_dir / "confirmation.json").read_text())
 
 
-def confirm(place, log_dir, ranks, *more, code=0, **environment):
+def confirm(place, log_dir, ranks, *more, code=0, timeout_seconds=580, **environment):
     """What confirm prints, and its file."""
     with started(place, log_dir, ranks) as (arguments, usual):
         usual.update(environment)
         output = commands.run(
-            "-m", "densenet_keras", *arguments, *more, code=code, timeout_seconds=580, cwd=str(place), **usual
+            "-m", "densenet_keras", *arguments, *more, code=code, timeout_seconds=timeout_seconds,
+            cwd=str(place), **usual
         )  # fmt: skip
     return output, read(log_dir)
 
@@ -145,10 +151,9 @@ def test_what_was_found_before_ctrl_c_is_kept(interrupted):
 
 def test_one_rank_confirms_all_that_it_can(confirmed):
     output, file, log_dir = confirmed(1)
-    for_several = {"ranks", "split", "statistics"}
     passing = {name for name, verdict in verdicts(file).items() if verdict == "passed"}
-    assert set(file["lines"]) - passing == for_several
-    assert all(file["lines"][name]["finding"] == "needs --rank_size 2 or more" for name in for_several)
+    assert set(file["lines"]) - passing == FOR_SEVERAL
+    assert all(file["lines"][name]["finding"] == "needs --rank_size 2 or more" for name in FOR_SEVERAL)
     assert f"all of it is in {log_dir}/confirmation.json" in output
 
 
@@ -179,7 +184,7 @@ def test_a_device_at_fault_fails_its_line(faults, runs, lines, confirmed, place,
     )
     found = verdicts(file)
     assert {name for name, verdict in found.items() if verdict == "failed"} == set(lines), output
-    others = set(found) - set(lines) - {"ranks", "split", "statistics"}
+    others = set(found) - set(lines) - FOR_SEVERAL
     assert all(found[name] == "passed" for name in others)
 
 
