@@ -78,6 +78,12 @@ class Run:
         lines = read_lines(self.log_dir)
         return int(lines[-1]["step"]) if lines else 0
 
+    def saves(self) -> bool:
+        """Whether a checkpoint is being written."""
+        with contextlib.suppress(FileNotFoundError):  # it has not made its folder yet
+            return any("saving.tmp" in name for name in os.listdir(self.log_dir))
+        return False
+
     def wait(self) -> int:
         """The exit code, once the command has ended.
 
@@ -301,7 +307,7 @@ class Trials:
         elif moment == "saving":
             step = chance.randrange(0, STEPS)
             until(lambda: run.last_step() >= step)
-            until(lambda: any("saving.tmp" in name for name in os.listdir(run.log_dir)))
+            until(run.saves)
         elif moment == "evaluating":
             step = chance.choice((15, 30, STEPS))
             until(lambda: run.last_step() >= step)
