@@ -39,7 +39,7 @@ format: $(LINT)/ready
 
 # Tests run in two processes, each with about half of the work; the second takes what the first does not name, and
 # its lines begin with "2: ".
-FIRST := tests/unit tests/parity tests/contract tests/parallel
+FIRST := tests/unit tests/contract tests/parallel
 TWO_AT_ONCE := $(MAKE) --no-print-directory --jobs=2
 
 test:

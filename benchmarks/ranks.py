@@ -1,8 +1,9 @@
-"""Two ranks with a thread each against one rank with two threads, the same images in every step.
+"""Several ranks with a thread each against one rank with two threads, the same images in every step.
 
     python benchmarks/ranks.py --image_size 64 --global_batch 16
+    python benchmarks/ranks.py --model densenet_tiny --image_size 32 --ranks 2,4,8
 
-Whole commands, in turns, DenseNet-121 on pictures in memory. A step's time is that of the run's own metrics,
+Whole commands, in turns, on pictures in memory. A step's time is that of the run's own metrics,
 the median without the first steps; by the clock, since ranks wait for each other.
 """
 
@@ -26,26 +27,31 @@ CORES = 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="densenet121")
+    parser.add_argument("--ranks", default=f"{CORES}", help="numbers of ranks (default %(default)s)")
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--global_batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
-    sides = {f"{ranks}": functools.partial(train, options, ranks) for ranks in (CORES, 1)}
+    numbers = [int(text) for text in options.ranks.split(",")]
+    sides = {f"{ranks}": functools.partial(train, options, ranks) for ranks in (1, *numbers)}
     found = side_by_side.in_turns(sides, options.rounds)
-    what = f"a training step of {CORES} ranks with a thread each, DenseNet-121, {options.image_size} px"
-    ratios = side_by_side.ratios(found[f"{CORES}"], found["1"], "seconds")
-    side_by_side.row(what, f"one rank with {CORES} threads", ratios, "wall-clock time")
+    for ranks in numbers:
+        what = f"a step of {ranks} ranks with a thread each, {options.model}, {options.image_size} px"
+        ratios = side_by_side.ratios(found[f"{ranks}"], found["1"], "seconds")
+        side_by_side.row(what, f"one rank with {CORES} threads", ratios, "wall-clock time")
 
 
 def train(options: argparse.Namespace, ranks: int) -> side_by_side.Reading:
     """Seconds for an image, of a run with so many ranks."""
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         settings: Dict[str, Any] = {
+            "model": options.model,
             "rank_size": ranks,
             "image_size": options.image_size,
             "batch_size": options.global_batch // ranks,
-            "intra_op_threads": CORES // ranks,
+            "intra_op_threads": CORES if ranks == 1 else 1,
             "max_train_steps": options.steps,
             "synthetic_data": "true",
             "mode": "train",

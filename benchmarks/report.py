@@ -31,6 +31,8 @@ RUNS = (
     "train_step.py --image_size 128 --batch_size 16 --steps 1 --blocks 3 --sides ours,plain,separate",
     "evaluation.py --image_size 224 --batch_size 32 --blocks 4",
     "ranks.py --image_size 64 --steps 12 --rounds 2",
+    "ranks.py --model densenet_tiny --image_size 32 --global_batch 64 --steps 30 --ranks 2,4,8 --rounds 1",
+    "checkpoints.py --rounds 1",
     "start.py --image_size 64 --rounds 2",
     "freezing.py --image_size 64 --rounds 3 --steps 3",
     "loop_cost.py --iterations_per_loop 1 --rounds 7",
