@@ -10,18 +10,15 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-from typing import Any, List
+from typing import Any, Dict
 
-import input_pipeline
 import side_by_side
 
 CHECKPOINTS = 5
 SIZE = 64  # pixels
+PICTURE = (100, 75)  # pixels
 
 
 def main() -> None:
@@ -31,41 +28,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="checkpoints-") as folder:
-        data_dir = input_pipeline.write_shards(os.path.join(folder, "data"), 100, 75, options)
-        log_dir = os.path.join(folder, "run")
-        common = ["--data_dir", data_dir, "--batch_size", 16]
-        command(
-            "train_keras.py", *common, "--log_dir", log_dir, "--image_size", SIZE, "--num_classes", 1000,
-            "--mode", "train", "--max_train_steps", CHECKPOINTS, "--save_checkpoints_steps", 1,
-            "--iterations_per_loop", 1,
-        )  # fmt: skip
+        data_dir, log_dir = os.path.join(folder, "data"), os.path.join(folder, "run")
+        pictures = side_by_side.photographs(*PICTURE)
+        side_by_side.write_shards(data_dir, pictures, options.images, options.shards)
+        common: Dict[str, Any] = {"data_dir": data_dir, "batch_size": 16}
+        training: Dict[str, Any] = {
+            "log_dir": log_dir,
+            "image_size": SIZE,
+            "num_classes": 1000,
+            "mode": "train",
+            "max_train_steps": CHECKPOINTS,
+            "save_checkpoints_steps": 1,
+            "iterations_per_loop": 1,
+        }
+        side_by_side.run_command(side_by_side.command("train_keras.py", {**common, **training}))
         one = os.path.join(log_dir, f"model.ckpt-{CHECKPOINTS}")
-        sides = {
-            side: functools.partial(command, "evaluate.py", "--eval_dir", path, *common)
+        commands = {
+            side: side_by_side.command("evaluate.py", {"eval_dir": path, **common})
             for side, path in (("all", log_dir), ("one", one))
         }
+        sides = {side: functools.partial(side_by_side.run_command, each) for side, each in commands.items()}
         found = side_by_side.in_turns(sides, options.rounds)
     for side, readings in found.items():
         print(f"{side}: {statistics.median(each['seconds'] for each in readings):.1f} s", flush=True)
     what = f"evaluating {CHECKPOINTS} checkpoints, {options.images} images, DenseNet-121, {SIZE} px"
     side_by_side.row(what, "evaluating one", side_by_side.ratios(found["all"], found["one"]))
-
-
-def command(script: str, *arguments: Any) -> side_by_side.Reading:
-    """What a command of the project took, which must succeed."""
-    call: List[str] = [sys.executable, str(side_by_side.ROOT / script), *map(str, arguments)]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done: List[Any] = []
-    reading = side_by_side.reading(
-        lambda: done.append(
-            subprocess.run(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        )
-    )
-    if done[0].returncode:
-        raise SystemExit(done[0].stdout.decode("utf-8", "replace"))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    reading["cpu_seconds"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return reading
 
 
 if __name__ == "__main__":

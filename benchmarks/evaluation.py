@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import os
 import sys
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Iterator
 
 import numpy as np
 import side_by_side
@@ -51,26 +51,18 @@ def main() -> None:
 
 @contextlib.contextmanager
 def ours(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
-    from densenet_keras import backends
-    from densenet_keras.settings.config import Config
-
-    settings: Dict[str, Any] = {
-        "model": "densenet121",
-        "image_size": options.image_size,
-        "num_classes": NUM_CLASSES,
-        "intra_op_threads": options.threads,
-        "fast_cpu": options.worker != "plain",
-        "backend": "tensorflow",
-    }
-    config = Config().replace(**settings)
-    backends.host(config).prepare_process(config, os.environ)
+    config, backend = side_by_side.cpu_backend(
+        model="densenet121",
+        image_size=options.image_size,
+        num_classes=NUM_CLASSES,
+        intra_op_threads=options.threads,
+        fast_cpu=options.worker != "plain",
+    )
     import tensorflow as tf
 
     from densenet_keras.network.densenet import build_densenet
-    from densenet_keras.topology import Topology
     from densenet_keras.training import steps
 
-    backend = backends.create(config, Topology())
     size, count = options.image_size, options.batch_size
     random = np.random.RandomState(0)
     pixels = random.randint(0, 256, (count, size, size, 3)).astype(np.uint8)
@@ -98,15 +90,8 @@ def ours(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
 
 @contextlib.contextmanager
 def keras(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
-    import tensorflow as tf
-
-    session_config = tf.compat.v1.ConfigProto(
-        intra_op_parallelism_threads=options.threads, inter_op_parallelism_threads=3
-    )
-    tf.compat.v1.keras.backend.set_session(tf.compat.v1.Session(config=session_config))
-    size = options.image_size
-    model = tf.keras.applications.DenseNet121(weights=None, input_shape=(size, size, 3), classes=NUM_CLASSES)
-    count = options.batch_size * options.batches
+    size, count = options.image_size, options.batch_size * options.batches
+    model = side_by_side.keras_densenet(size, NUM_CLASSES, options.threads)
     images = np.random.RandomState(0).randn(count, size, size, 3).astype(np.float32)
     yield lambda: model.predict(images, batch_size=options.batch_size)
 

@@ -15,15 +15,15 @@ import os
 import resource
 import subprocess
 import tempfile
-import time
 from typing import Callable, Dict, List
 
 import side_by_side
 
-from densenet_keras.data import index_scan, tfrecord
+from densenet_keras.data import index_scan
 
 RECORD_BYTES = 110_000  # ImageNet's mean
 SHARDS = 8
+PICTURES = 32  # that differ
 
 
 def main() -> None:
@@ -32,7 +32,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="first-index-") as folder:
-        paths = write(folder, options.megabytes)
+        # A picture's first bytes and noise: nobody decodes them.
+        noise = [b"\xff\xd8\xff" + os.urandom(RECORD_BYTES) for _ in range(PICTURES)]
+        records = options.megabytes * 10**6 // RECORD_BYTES
+        paths = side_by_side.write_shards(os.path.join(folder, "data"), noise, records, SHARDS)
         sides: Dict[str, Callable[[], side_by_side.Reading]] = {
             "index": functools.partial(read_cold, paths, index),
             "cat": functools.partial(read_cold, paths, cat),
@@ -47,42 +50,21 @@ def main() -> None:
         side_by_side.row(f"{what}, {name}", "cat of the same files", ratios, how)
 
 
-def write(folder: str, megabytes: int) -> List[str]:
-    """Shards of records that hold a picture's first bytes and noise: nobody decodes them."""
-    records = megabytes * 10**6 // (SHARDS * RECORD_BYTES)
-    paths = [os.path.join(folder, f"train-{shard:05}-of-{SHARDS:05}") for shard in range(SHARDS)]
-    for path in paths:
-        with open(path, "wb") as file:
-            for number in range(records):
-                features: Dict[str, tfrecord.Feature] = {
-                    "image/encoded": b"\xff\xd8\xff" + os.urandom(RECORD_BYTES),
-                    "image/class/label": number % 1000 + 1,
-                    "image/filename": f"{number}.JPEG",
-                }
-                file.write(tfrecord.frame(tfrecord.encode_example(features)))
-            file.flush()
-            os.fsync(file.fileno())
-    return paths
-
-
 def index(paths: List[str]) -> side_by_side.Reading:
     return side_by_side.reading(functools.partial(index_scan.build, paths))
 
 
 def cat(paths: List[str]) -> side_by_side.Reading:
-    wall, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    watch = side_by_side.Stopwatch(resource.RUSAGE_CHILDREN)
     subprocess.run(["cat", *paths], stdout=subprocess.DEVNULL, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {
-        "seconds": time.monotonic() - wall,
-        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-    }
+    return watch.reading()
 
 
 def read_cold(paths: List[str], read: Callable[[List[str]], side_by_side.Reading]) -> side_by_side.Reading:
     """`read` of files that the system does not hold in memory."""
     for path in paths:
         with open(path, "rb") as file:
+            os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return read(paths)
 

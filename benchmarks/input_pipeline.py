@@ -19,16 +19,13 @@ import functools
 import os
 import statistics
 import tempfile
-from typing import Callable, Dict, Tuple
+from typing import Callable, Tuple
 
 import side_by_side
 import tensorflow as tf
 
 from densenet_keras.data import batches as pipeline
-from densenet_keras.data import (
-    records,
-    tfrecord,
-)
+from densenet_keras.data import records
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
@@ -38,19 +35,9 @@ SHORT_SIDE = 256  # pixels
 
 
 def write_shards(folder: str, width: int, height: int, options: argparse.Namespace) -> str:
-    """Shards of both splits in `folder`, which is returned."""
-    variants = side_by_side.photographs(width, height)
-    os.mkdir(folder)
-    for shard in range(options.shards):
-        path = os.path.join(folder, f"train-{shard:05d}-of-{options.shards:05d}")
-        with open(path, "wb") as file:
-            for number in range(shard, options.images, options.shards):
-                features: Dict[str, tfrecord.Feature] = {
-                    "image/encoded": variants[number % len(variants)],
-                    "image/class/label": 1 + number % 1000,
-                }
-                file.write(tfrecord.frame(tfrecord.encode_example(features)))
-        os.link(path, path.replace("train-", "validation-"))
+    """Shards of photographs in `folder`, which is returned."""
+    pictures = side_by_side.photographs(width, height)
+    side_by_side.write_shards(folder, pictures, options.images, options.shards)
     return folder
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import statistics
 import sys
 import tempfile
-import time
 from typing import Any, Dict
 
 import side_by_side
@@ -37,8 +36,8 @@ def main() -> None:
         return
     found = side_by_side.processes_in_turns(__file__, sys.argv[1:], list(SIDES), options.rounds)
     for side, name in SIDES.items():
-        steps_ms = sorted(1000 * each["cpu_seconds"] / BLOCK_STEPS for each in found[side])
-        print(f"{name}: {steps_ms[len(steps_ms) // 2]:.2f} ms of processor time a step", flush=True)
+        step_ms = statistics.median(1000 * each["cpu_seconds"] / BLOCK_STEPS for each in found[side])
+        print(f"{name}: {step_ms:.2f} ms of processor time a step", flush=True)
     what = f"a step of densenet_tiny with all callbacks, --iterations_per_loop {options.iterations_per_loop}"
     side_by_side.row(what, SIDES["bare"], side_by_side.ratios(found["ours"], found["bare"]))
 
@@ -47,20 +46,17 @@ class Turns:
     """Lets a block of steps go on for each line of standard input, and prints what it took."""
 
     def __init__(self) -> None:
-        self._wall = 0.0
-        self._before = resource.getrusage(resource.RUSAGE_SELF)
+        self._watch = side_by_side.Stopwatch()
 
     def begin(self) -> bool:
         """Waits for a line; whether there was one."""
         if not sys.stdin.readline():
             return False
-        self._wall, self._before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
+        self._watch = side_by_side.Stopwatch()
         return True
 
     def end(self) -> None:
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_seconds = after.ru_utime + after.ru_stime - self._before.ru_utime - self._before.ru_stime
-        print(json.dumps({"seconds": time.monotonic() - self._wall, "cpu_seconds": cpu_seconds}), flush=True)
+        print(json.dumps(self._watch.reading()), flush=True)
 
 
 def work(side: str, iterations_per_loop: int) -> None:

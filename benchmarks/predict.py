@@ -11,19 +11,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import pathlib
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from typing import Dict, Iterator, List, Tuple
+from typing import Iterator, List, Tuple
 
 import numpy as np
+import side_by_side
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 500, 375  # pixels, near ImageNet's mean
 CLASSES = 4
 NOISE = 8.0  # standard deviation, in grey levels
@@ -51,8 +47,9 @@ def main() -> None:
         evaluate = ("evaluate.py", "--eval_dir", run, "--data_dir", data, *batch)
         predict = ("-m", "densenet_keras", "predict", "--restore", run, os.path.join(pictures, "val"), *batch)
         rounds = [(_run(*evaluate), _run(*predict)) for _ in range(options.rounds)]
-    for number, kind in enumerate(("wall clock", "processor time")):
-        print(_summary(kind, [evaluated[number] / predicted[number] for evaluated, predicted in rounds]))
+    evaluated, predicted = zip(*rounds)
+    for kind, of in (("wall clock", "seconds"), ("processor time", "cpu_seconds")):
+        print(_summary(kind, side_by_side.ratios(evaluated, predicted, of)))
 
 
 def _summary(kind: str, ratios: List[float]) -> str:
@@ -80,22 +77,9 @@ def _pictures(count: int) -> Iterator[Tuple[str, Image.Image]]:
         yield split, Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def _run(*command: str) -> Tuple[float, float]:
-    """(wall-clock seconds, processor seconds) of a command of the project, which must succeed."""
-    before, cpu_before = time.monotonic(), _children_seconds()
-    environment: Dict[str, str] = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *command], cwd=str(ROOT), env=environment, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(done.stdout.decode("utf-8", "replace"))
-    return time.monotonic() - before, _children_seconds() - cpu_before
-
-
-def _children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _run(*command: str) -> side_by_side.Reading:
+    """What a command of the project takes, which must succeed."""
+    return side_by_side.run_command([sys.executable, "-W", "ignore", *command])
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ import functools
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from typing import Any, Dict
 
@@ -59,11 +57,7 @@ def train(options: argparse.Namespace, ranks: int) -> side_by_side.Reading:
             "backend": "tensorflow",
             "log_dir": folder,
         }
-        flags = [f"--{name}={value}" for name, value in settings.items()]
-        command = [sys.executable, str(side_by_side.ROOT / "train_keras.py"), *flags]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            raise SystemExit(done.stdout.decode("utf-8", "replace"))
+        side_by_side.run_command(side_by_side.command("train_keras.py", settings))
         with open(os.path.join(folder, "metrics.jsonl"), encoding="utf-8") as file:
             lines = [json.loads(line) for line in file]
     speeds = [line["images_per_second"] for line in lines if line.get("images_per_second")]

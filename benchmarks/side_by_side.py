@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,17 +25,50 @@ ROW = "ROW "  # begins the line of a result that `make bench` collects
 Reading = Dict[str, float]
 
 
+class Stopwatch:
+    """Counts what this process takes from now on, or what children of it take that end from now on.
+
+    Args:
+        whose: resource.RUSAGE_SELF or RUSAGE_CHILDREN.
+    """
+
+    def __init__(self, whose: int = resource.RUSAGE_SELF) -> None:
+        self._whose = whose
+        self._wall, self._before = time.monotonic(), resource.getrusage(whose)
+
+    def reading(self) -> Reading:
+        """Wall-clock and processor seconds, page faults, the peak so far in MB."""
+        before, after = self._before, resource.getrusage(self._whose)
+        return {
+            "seconds": time.monotonic() - self._wall,
+            "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            "page_faults": after.ru_minflt - before.ru_minflt,
+            "peak_megabytes": after.ru_maxrss / 1024,
+        }
+
+
 def reading(work: Callable[[], Any]) -> Reading:
-    """What running `work` took: wall-clock and processor seconds, page faults, the peak so far in MB."""
-    wall, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
+    """What running `work` took."""
+    watch = Stopwatch()
     work()
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "seconds": time.monotonic() - wall,
-        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "page_faults": after.ru_minflt - before.ru_minflt,
-        "peak_megabytes": after.ru_maxrss / 1024,
-    }
+    return watch.reading()
+
+
+def command(script: str, settings: Mapping[str, Any]) -> List[str]:
+    """The command line of one of the project's scripts."""
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    return [sys.executable, str(ROOT / script), *flags]
+
+
+def run_command(arguments: Sequence[str]) -> Reading:
+    """What a command took, in the project's folder; one that fails ends the benchmark with its words."""
+    watch = Stopwatch(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        arguments, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    if done.returncode:
+        raise SystemExit(done.stdout.decode("utf-8", "replace"))
+    return watch.reading()
 
 
 def in_turns(sides: Mapping[str, Callable[[], Reading]], rounds: int) -> Dict[str, List[Reading]]:
@@ -117,17 +150,57 @@ def photographs(width: int, height: int, count: int = 32) -> List[bytes]:
     return encoded
 
 
+def write_shards(folder: str, pictures: Sequence[bytes], images: int, shards: int) -> List[str]:
+    """Shards of so many images in a new folder, `pictures` again and again; the paths of the training split.
+
+    The validation split is the same.
+    """
+    from densenet_keras.data import tfrecord
+
+    os.mkdir(folder)
+    paths = [os.path.join(folder, f"train-{shard:05d}-of-{shards:05d}") for shard in range(shards)]
+    for shard, path in enumerate(paths):
+        with open(path, "wb") as file:
+            for number in range(shard, images, shards):
+                features: Dict[str, tfrecord.Feature] = {
+                    "image/encoded": pictures[number % len(pictures)],
+                    "image/class/label": 1 + number % 1000,
+                    "image/filename": f"{number}.JPEG",
+                }
+                file.write(tfrecord.frame(tfrecord.encode_example(features)))
+        os.link(path, path.replace("train-", "validation-"))
+    return paths
+
+
+def keras_densenet(image_size: int, num_classes: int, threads: int) -> Any:
+    """tf.keras.applications.DenseNet121, in a session with so many intra-op threads."""
+    import tensorflow as tf
+
+    session_config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=3
+    )
+    tf.compat.v1.keras.backend.set_session(tf.compat.v1.Session(config=session_config))
+    shape = (image_size, image_size, 3)
+    return tf.keras.applications.DenseNet121(weights=None, input_shape=shape, classes=num_classes)
+
+
+def cpu_backend(**settings: Any) -> Tuple[Any, Any]:
+    """Configuration and backend of a rank on the CPU, in a process that is prepared for it."""
+    from densenet_keras import backends
+    from densenet_keras.settings.config import Config
+    from densenet_keras.topology import Topology
+
+    config = Config().replace(backend="tensorflow", **settings)
+    backends.host(config).prepare_process(config, os.environ)
+    return config, backends.create(config, Topology())
+
+
 @contextlib.contextmanager
 def training(
     steps_in_block: int, freeze: str = "", share_statistics: bool = True, **settings: Any
 ) -> Iterator[Callable[[], Any]]:
     """A function that runs a block of our training steps on random pictures, as a rank runs them."""
-    from densenet_keras import backends
-    from densenet_keras.settings.config import Config
-
-    given = {"synthetic_data": True, "data_threads": 1, "backend": "tensorflow", **settings}
-    config = Config().replace(**given)
-    backends.host(config).prepare_process(config, os.environ)
+    config, backend = cpu_backend(synthetic_data=True, data_threads=1, **settings)
     import tensorflow as tf
 
     from densenet_keras.data import synthetic
@@ -136,7 +209,6 @@ def training(
     from densenet_keras.topology import Topology
     from densenet_keras.training import steps
 
-    backend = backends.create(config, Topology())
     frozen = VARIANTS[config.model.model].frozen_parts(freeze) if freeze else ()
     graph = tf.Graph()
     with graph.as_default(), backend.placement():

@@ -79,8 +79,7 @@ def ours(options: argparse.Namespace) -> side_by_side.Reading:
             "backend": "tensorflow",
             "log_dir": folder,
         }
-        flags = [f"--{name}={value}" for name, value in settings.items()]
-        return start([sys.executable, str(side_by_side.ROOT / "train_keras.py"), *flags])
+        return start(side_by_side.command("train_keras.py", settings))
 
 
 def keras(options: argparse.Namespace) -> None:

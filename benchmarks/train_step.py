@@ -130,14 +130,8 @@ def _keras(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
     import numpy as np
     import tensorflow as tf
 
-    session_config = tf.compat.v1.ConfigProto(
-        intra_op_parallelism_threads=options.threads, inter_op_parallelism_threads=3
-    )
-    tf.compat.v1.keras.backend.set_session(tf.compat.v1.Session(config=session_config))
     size = options.image_size
-    model = tf.keras.applications.DenseNet121(
-        weights=None, input_shape=(size, size, 3), classes=options.num_classes
-    )
+    model = side_by_side.keras_densenet(size, options.num_classes, options.threads)
     optimizer = tf.keras.optimizers.SGD(side_by_side.LEARNING_RATE, momentum=MOMENTUM, nesterov=True)
     model.compile(optimizer, "sparse_categorical_crossentropy")
     random = np.random.RandomState(0)
