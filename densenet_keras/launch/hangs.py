@@ -157,13 +157,13 @@ def culprit(views: Mapping[int, View], gave_up: int) -> int:
     def suspicion(rank: int) -> int:
         """The higher, the likelier."""
         view = views[rank]
-        if view.last is None:
+        if view.last is None or view.has_left:
             return 0
         last, state = view.last, view.last.state
         signs = (
             last.ended.startswith("it failed"),
             not last.ended and view.status == processes.STOPPED,
-            not last.ended and not view.has_left and view.status == "",
+            not last.ended and view.status == "",
             not last.ended and view.stale_seconds > STALE_SECONDS,
             state.phase != WAITING and state.beats < most,
             state.phase not in (TRAINING, WAITING),

@@ -51,6 +51,12 @@ def test_the_rank_that_gave_up_may_be_the_one_that_hung():
     assert hangs.culprit({0: view(), 1: gave_up}, gave_up=1) == 1
 
 
+def test_a_rank_that_has_ended_well_held_up_nobody():
+    left = view(stale_seconds=60.0)
+    left.has_left = True
+    assert hangs.culprit({0: view(), 1: left}, gave_up=0) == 0
+
+
 def test_a_stopped_process_is_seen():
     pid = os.fork()
     if pid == 0:
@@ -133,8 +139,6 @@ with rank_states.Announcer({folder!r}, 1, Watchdog(5.0, 3.0)).announcing() as me
             others.look(state())
             other.stdin.write(b"\n")
             other.stdin.flush()
-        watch = hangs.HangWatch(folder)
-        watch.poll({1: other.pid})
         other.communicate()
         assert other.returncode == 0
         others.look(state())
@@ -142,7 +146,7 @@ with rank_states.Announcer({folder!r}, 1, Watchdog(5.0, 3.0)).announcing() as me
         assert "it has ended well" in others.story()
         assert (others.lost(), others.are_at_work()) == ("", False)
 
-    def test_a_run_is_not_judged_by_the_states_of_an_earlier_start(self, folder, tmp_path):
+    def test_a_run_is_not_judged_by_the_states_of_an_earlier_start(self, folder):
         for rank in (0, 1):
             rank_states.Announcer(folder, rank, Watchdog(5.0, 3.0)).leave("it failed: long ago")
         with contextlib.closing(RankLog(folder, 0)) as log:
