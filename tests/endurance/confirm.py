@@ -13,7 +13,7 @@ import pathlib
 import sys
 import tempfile
 
-from tests.end_to_end import test_confirm
+from tests.support import confirming
 
 TRAIN_IMAGES_A_RANK = 50  # for the longest of confirm's runs, at its batch
 
@@ -30,14 +30,14 @@ def main() -> int:
     for ranks in map(int, options.ranks.split(",")):
         with tempfile.TemporaryDirectory(prefix="densenet-confirm-") as name:
             folder = pathlib.Path(name)
-            place = test_confirm.furnish(folder, max(ranks, 2), TRAIN_IMAGES_A_RANK * max(ranks, 2))
-            output, found = test_confirm.confirm(
+            place = confirming.furnish(folder, max(ranks, 2), TRAIN_IMAGES_A_RANK * max(ranks, 2))
+            output, found = confirming.confirm(
                 place, folder / "log", ranks, timeout_seconds=options.timeout_seconds
             )
         print(output)
-        verdicts = test_confirm.verdicts(found)
+        verdicts = confirming.verdicts(found)
         missing = {line for line, verdict in verdicts.items() if verdict != "passed"}
-        passed &= missing == (test_confirm.FOR_SEVERAL if ranks == 1 else set())
+        passed &= missing == (confirming.FOR_SEVERAL if ranks == 1 else set())
     return 0 if passed else 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from densenet_keras import backends
 from densenet_keras.backends import confirm_lines
 from densenet_keras.backends.confirmation import Backing, How, Line, Ran, RunFailed, failed, judged
-from densenet_keras.commands import confirm, confirm_data, confirm_report, confirm_runs
+from densenet_keras.commands import confirm, confirm_data, confirm_process, confirm_report
 from densenet_keras.commands.confirm_settings import ConfirmSettings
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
@@ -110,11 +110,11 @@ def test_ctrl_c_while_a_run_is_being_started_ends_that_run(tmp_path, monkeypatch
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    monkeypatch.setattr(confirm_runs, "_COMMAND", ["sleep", "600"])
+    monkeypatch.setattr(confirm_process, "_COMMAND", ["sleep", "600"])
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            confirm_runs._Process(str(tmp_path), [], os.environ, None, How()).wait("none")
+            confirm_process.Process(str(tmp_path), [], os.environ, None, How()).wait("none")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, previous)
