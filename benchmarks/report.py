@@ -34,6 +34,7 @@ RUNS = (
     "ranks.py --model densenet_tiny --image_size 32 --global_batch 64 --steps 30 --ranks 2,4,8 --rounds 1",
     "checkpoints.py --rounds 1",
     "start.py --image_size 64 --rounds 2",
+    "usage.py",
     "freezing.py --image_size 64 --rounds 3 --steps 3",
     "loop_cost.py --iterations_per_loop 1 --rounds 7",
     "loop_cost.py --iterations_per_loop 100 --rounds 7",

@@ -60,13 +60,16 @@ def command(script: str, settings: Mapping[str, Any]) -> List[str]:
     return [sys.executable, str(ROOT / script), *flags]
 
 
-def run_command(arguments: Sequence[str]) -> Reading:
-    """What a command took, in the project's folder; one that fails ends the benchmark with its words."""
+def run_command(arguments: Sequence[str], code: int = 0) -> Reading:
+    """What a command took, in the project's folder.
+
+    One that does not exit with `code` ends the benchmark with its words.
+    """
     watch = Stopwatch(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         arguments, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
-    if done.returncode:
+    if done.returncode != code:
         raise SystemExit(done.stdout.decode("utf-8", "replace"))
     return watch.reading()
 
