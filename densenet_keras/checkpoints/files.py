@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import re
-from typing import Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from densenet_keras import files
 from densenet_keras.checkpoints import manifest
@@ -39,16 +39,26 @@ class Checkpoint(NamedTuple):
 
 def missing_files(path: str) -> List[str]:
     """The files that checkpoint `path` lacks; [] if it is whole."""
-    folder, name = os.path.split(path)
-    present = set(_listdir(folder or "."))
-    missing = [] if name + ".index" in present else [path + ".index"]
-    counts = {int(m.group(2)) for m in map(_DATA.search, present) if m and m.string[: m.start()] == name}
-    shards = max(counts, default=1)
-    for shard in range(shards):
-        data = f"{name}.data-{shard:05d}-of-{shards:05d}"
-        if data not in present:
-            missing.append(os.path.join(folder, data))
-    return missing
+    return _Listing(os.path.dirname(path)).missing(path)
+
+
+class _Listing:
+    """The names that a folder holds at one moment: it is read once, for any number of checkpoints."""
+
+    def __init__(self, folder: str) -> None:
+        names = _listdir(folder or ".")
+        self._present = frozenset(names)
+        self._shards: Dict[str, int] = {}  # of checkpoints with data files, by name
+        for found in filter(None, map(_DATA.search, names)):
+            name = found.string[: found.start()]
+            self._shards[name] = max(self._shards.get(name, 1), int(found.group(2)))
+
+    def missing(self, path: str) -> List[str]:
+        """See `missing_files`; `path` lies in this folder."""
+        name = os.path.basename(path)
+        shards = self._shards.get(name, 1)
+        endings = [".index", *(f".data-{shard:05d}-of-{shards:05d}" for shard in range(shards))]
+        return [path + ending for ending in endings if name + ending not in self._present]
 
 
 def files_of(path: str) -> List[str]:
@@ -166,10 +176,12 @@ def step_of(prefix: str) -> int:
 
 def _in_folder(folder: str, own: bool, warn: bool = True) -> List[Checkpoint]:
     found = []
-    for prefix in prefixes_in(folder):
+    prefixes = prefixes_in(folder)
+    listing = _Listing(folder)  # after the indexes, which are published last
+    for prefix in prefixes:
         if own and not re.match(re.escape(BASENAME) + r"-\d+$", os.path.basename(prefix)):
             continue
-        missing = missing_files(prefix)
+        missing = listing.missing(prefix)
         if missing and warn:
             _log.warning("checkpoint %s is passed over: %s does not exist", prefix, missing[0])
         if missing:
@@ -231,15 +243,15 @@ def write_state(folder: str, keep: int, spare: Optional[int] = None) -> None:
         spare: step of one that stays as well.
     """
     found = _in_folder(folder, own=True)
-    kept = found[-keep:] if keep else found
-    kept = [each for each in found if each in kept or each.step == spare]
+    first_kept = max(0, len(found) - keep) if keep else 0
+    kept = [each for number, each in enumerate(found) if number >= first_kept or each.step == spare]
     names = [os.path.basename(checkpoint.path) for checkpoint in kept]
     lines = [f'model_checkpoint_path: "{names[-1]}"\n']
     lines += [f'all_model_checkpoint_paths: "{name}"\n' for name in names]
     with files.whole_file(os.path.join(folder, STATE_FILE)) as file:
         file.writelines(lines)
-    for checkpoint in found:
-        if checkpoint not in kept:
+    for checkpoint in found[:first_kept]:
+        if checkpoint.step != spare:
             delete(checkpoint.path)
 
 
@@ -258,10 +270,11 @@ def _data_files(folder: str, name: str) -> List[str]:
 def _remove_leftovers(folder: str) -> None:
     """Removes what saves and deletions that were killed half-way left in `folder`."""
     names = _listdir(folder)
+    present = frozenset(names)
     for name in names:
         prefix = prefix_of(name)
         orphan = (
-            name.startswith(BASENAME + "-") and prefix + ".index" not in names
+            name.startswith(BASENAME + "-") and prefix + ".index" not in present
             and (_DATA.search(name) or name == prefix + manifest.ENDING)
         )  # fmt: skip
         if orphan or name.startswith(_TEMPORARY):

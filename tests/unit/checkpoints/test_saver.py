@@ -172,6 +172,20 @@ def test_a_missing_shard_of_several_makes_a_checkpoint_incomplete(tmp_path):
         checkpoint.resolve(str(tmp_path / "model.ckpt-4"))
 
 
+def test_a_folder_is_read_as_often_for_many_checkpoints_as_for_few(tmp_path, monkeypatch):
+    reads = []
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: reads.append(folder) or listed(folder))
+    for step in range(1, 41):
+        for ending in checkpoint_files.ENDINGS:
+            (tmp_path / f"model.ckpt-{step}{ending}").write_bytes(b"")
+        if step in (2, 40):
+            assert checkpoint.newest(str(tmp_path)) == (str(tmp_path / f"model.ckpt-{step}"), step)
+            checkpoint_files.write_state(str(tmp_path), keep=0)
+            reads.append(step)
+    assert reads.index(2) == reads.index(40) - reads.index(2) - 1
+
+
 @pytest.mark.parametrize("suffix", ["", *(f".{ending}" for ending in FILES)])
 def test_a_checkpoint_is_named_by_prefix_or_file(tmp_path, suffix):
     path = Net(tmp_path).save(5)
