@@ -105,17 +105,14 @@ class GrowingFile:
             if self._file is None:
                 os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
                 self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - until close()
-            size = os.fstat(self._file.fileno()).st_size
+            written = self._file.write(data)  # one write(2): an error means that nothing was written
         except OSError as error:
             self._warn(error)
             return
-        try:
-            if self._file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
+        if written != len(data):
             with contextlib.suppress(OSError):
-                os.ftruncate(self._file.fileno(), size)
-            self._warn(error)
+                os.ftruncate(self._file.fileno(), os.fstat(self._file.fileno()).st_size - written)
+            self._warn(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def close(self) -> None:
         """Closes the file."""

@@ -194,7 +194,9 @@ class Watchdog:
                 least = max(least, COMPILED_TIMES * seconds)
             elif seconds is not None:
                 self._paces[TRAINING].append(seconds)
-            self._phases[0] = _Phase(TRAINING, self._limit(TRAINING, least))
+            limit, first = self._limit(TRAINING, least), self._phases[0]
+            if first.timeout_seconds != limit or first.what != TRAINING:
+                self._phases[0] = _Phase(TRAINING, limit)
 
     @contextlib.contextmanager
     def phase(self, what: str, timeout_seconds: float, kind: str = "") -> Iterator[None]:
@@ -258,7 +260,9 @@ class Watchdog:
 
     def _limit(self, kind: str, least: float) -> float:
         pace = self._paces[kind]
-        return max(least, TIMES_LEARNED * statistics.median(pace)) if pace else least
+        if not pace or TIMES_LEARNED * max(pace) <= least:  # at every step: a median takes longer to find
+            return least
+        return max(least, TIMES_LEARNED * statistics.median(pace))
 
     def _watch(self) -> None:
         before = time.monotonic()

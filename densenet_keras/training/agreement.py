@@ -11,6 +11,8 @@ from densenet_keras.backends.base import Backend
 from densenet_keras.errors import RunError
 from densenet_keras.rank import Rank
 
+_EXACT = (np.int64, np.float64)  # of the sums of integers and of floats
+
 
 class HostSum:
     """Sums vectors of the host over ranks, by name.
@@ -27,6 +29,7 @@ class HostSum:
         """
         self._lengths = (integers, floats)
         self._single = backend.topology.size == 1
+        self._kinds = {name: kind for kind, lengths in zip(_EXACT, self._lengths) for name in lengths}
         if self._single:
             return
         self._fed = [
@@ -39,17 +42,15 @@ class HostSum:
         self, session: tf.compat.v1.Session, vectors: Mapping[str, Sequence[float]]
     ) -> Dict[str, np.ndarray]:
         """Sums over ranks of the vectors given, int64 and float64; the others count as zeros."""
-        exact = (np.int64, np.float64)
         if self._single:
-            kinds = {name: kind for kind, lengths in zip(exact, self._lengths) for name in lengths}
-            return {name: np.asarray(vector, kinds[name]) for name, vector in vectors.items()}
+            return {name: np.asarray(vector, self._kinds[name]) for name, vector in vectors.items()}
         packed = [
             np.concatenate([vectors.get(name, [0] * length) for name, length in lengths.items()])
             for lengths in self._lengths
         ]
         sums = session.run(self._sums, feed_dict=dict(zip(self._fed, packed)))
         found: Dict[str, np.ndarray] = {}
-        for kind, lengths, together in zip(exact, self._lengths, sums):
+        for kind, lengths, together in zip(_EXACT, self._lengths, sums):
             ends = np.cumsum(list(lengths.values()))
             found.update(zip(lengths, np.split(together.astype(kind), ends[:-1])))
         return {name: found[name] for name in vectors}

@@ -10,13 +10,13 @@ import time
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 import tensorflow as tf
-from tensorflow.python.keras.callbacks import CallbackList
 
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.errors import RunError
 from densenet_keras.rank import Rank
 from densenet_keras.schedule import Progress, RunPlan, StepLogs
 from densenet_keras.training.divergence import Diverged
+from densenet_keras.training.hooks import Hooks
 from densenet_keras.training.recovery import Recovery
 from densenet_keras.watchdog import StopFlag, Watchdog
 
@@ -76,7 +76,7 @@ def run(
     Returns:
         The global step reached, the same on all ranks.
     """
-    hooks = CallbackList(list(callbacks))
+    hooks = Hooks(list(callbacks))
     try:
         hooks.set_params(_parameters(work.plan, work.step))
         hooks.set_model(work.model)
@@ -115,7 +115,7 @@ def _gone_back(work: Run, problem: Diverged, callbacks: Sequence[tf.keras.callba
     return work._replace(first_step=step)
 
 
-def _train(work: Run, hooks: CallbackList, chunks: _Chunks, rank: Rank, agree: Callable[[int], int]) -> int:
+def _train(work: Run, hooks: Hooks, chunks: _Chunks, rank: Rank, agree: Callable[[int], int]) -> int:
     plan, model, stop = work.plan, work.model, rank.stop
     in_callbacks = rank.watchdog.unlimited  # what users write may take its time
     epoch = _Epoch(hooks, plan)
@@ -236,16 +236,17 @@ class _Pulse:
         self._step += 1
         self._watchdog.at(self._step)
         self._watchdog.beat(now - self._before, compiled=self._compiles)
-        self._first_time.close()  # only the first step compiles, where they come one by one
-        self._compiles = False
-        self._before, self.felt = now, True
+        if not self.felt:
+            self._first_time.close()  # only the first step compiles, where they come one by one
+            self._compiles, self.felt = False, True
+        self._before = now
         return bool(self._stop.signal)
 
 
 class _Epoch:
     """Begins and ends epochs, and gathers what on_epoch_end reports."""
 
-    def __init__(self, hooks: CallbackList, plan: RunPlan) -> None:
+    def __init__(self, hooks: Hooks, plan: RunPlan) -> None:
         self._hooks, self._plan = hooks, plan
         self._open = -1
         self._steps = 0

@@ -1,5 +1,6 @@
 """The watchdog's arithmetic on a clock of the test's own; tests/parallel has it end real processes."""
 
+import statistics
 import types
 
 import pytest
@@ -90,6 +91,14 @@ def test_usual_times_are_learned():
     for seconds in [2.0, 3.0, 4.0, 100.0, 3.0]:
         watchdog.beat(seconds)
     assert watchdog._phases[-1].timeout_seconds == 20 * 3.0
+
+
+@pytest.mark.parametrize("seconds", [[0.01], [0.01, 0.01, 10.0], [0.04, 0.06, 0.06], [0.05], [10.0, 0.01]])
+def test_the_time_allowed_is_the_larger_of_the_one_given_and_20_usual_times(seconds):
+    watchdog = make(60.0, 1.0)
+    for each in seconds:
+        watchdog.beat(each)
+    assert watchdog.state().timeout_seconds == max(1.0, 20 * statistics.median(seconds))
 
 
 def test_the_time_of_a_first_run_is_allowed_again_until_another_is_known():

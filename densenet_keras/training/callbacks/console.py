@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import time
 from typing import Callable, Optional, Sequence
 
 import tensorflow as tf
@@ -13,30 +11,9 @@ from tqdm import tqdm
 
 from densenet_keras import files
 from densenet_keras.schedule import StepLogs
+from densenet_keras.training.callbacks.clock import local_time
 from densenet_keras.training.callbacks.evaluation import TABLE_HEADER, table_row
 from densenet_keras.training.evaluation import EvalResult
-
-
-class _ThroughTqdm(logging.Handler):
-    """Prints above a progress bar instead of into it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record))
-
-
-class _LogFile(logging.Handler):
-    """Appends to a file; without what `logging` says of itself at every line when the disk is full."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._file = files.GrowingFile(path)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._file.append(self.format(record) + "\n")
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 class Console(tf.keras.callbacks.Callback):
@@ -54,17 +31,17 @@ class Console(tf.keras.callbacks.Callback):
         super().__init__()
         self._news = news
         os.makedirs(log_dir, exist_ok=True)
-        self._logger = logging.Logger(log_name, logging.INFO)
-        log_file = _LogFile(os.path.join(log_dir, log_name))
-        for handler in (_ThroughTqdm(), log_file):
-            handler.setFormatter(logging.Formatter("%(message)s"))
-            self._logger.addHandler(handler)
+        self._file = files.GrowingFile(os.path.join(log_dir, log_name))
         self._table_is_open = False
 
     def write(self, line: str) -> None:
         """A line of its own."""
         self._table_is_open = False
-        self._logger.info(line)
+        self._put(line)
+
+    def _put(self, line: str) -> None:
+        tqdm.write(f"{line}\n", end="")  # above a progress bar, not into it
+        self._file.append(f"{line}\n")
 
     def _write_news(self) -> None:
         for line in self._news():
@@ -79,7 +56,7 @@ class Console(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
         self._write_news()
         if "images_per_second" in logs:
-            self.write(f"{log_line(logs)}  {time.strftime('%H:%M:%S')}")
+            self.write(f"{log_line(logs)}  {local_time('%H:%M:%S')}")
 
     def on_rewind(self, step: int, words: str) -> None:
         """Says why training goes on from `step` again."""
@@ -91,7 +68,7 @@ class Console(tf.keras.callbacks.Callback):
         if not self._table_is_open:
             self.write(TABLE_HEADER)
         self._table_is_open = True
-        self._logger.info(table_row(step, epoch, result, time_utc))
+        self._put(table_row(step, epoch, result, time_utc))
         if result.bad_records:
             self.write(
                 f"{result.bad_records} of {result.images + result.bad_records} validation images are bad "
@@ -100,9 +77,7 @@ class Console(tf.keras.callbacks.Callback):
 
     def close(self) -> None:
         """Closes the log file."""
-        for handler in list(self._logger.handlers):
-            self._logger.removeHandler(handler)
-            handler.close()
+        self._file.close()
 
 
 _SHOWN = ("images_per_second", "data_wait_fraction", "loss", "total_loss", "learning_rate")

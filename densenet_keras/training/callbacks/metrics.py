@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from typing import Any, Dict, List
 
 import tensorflow as tf
 
 from densenet_keras import files
 from densenet_keras.schedule import StepLogs
+from densenet_keras.training.callbacks.clock import local_time
 from densenet_keras.training.evaluation import EvalResult
 
 FILE_NAME = "metrics.jsonl"
+_to_json = json.JSONEncoder(allow_nan=False).encode
 
 
 class Metrics(tf.keras.callbacks.Callback):
@@ -52,8 +53,8 @@ class Metrics(tf.keras.callbacks.Callback):
 
     def _write(self, values: Dict[str, Any]) -> None:
         line = {name: _finite(value) for name, value in values.items()}
-        line["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        self._file.append(json.dumps(line, allow_nan=False) + "\n")
+        line["time"] = local_time("%Y-%m-%dT%H:%M:%S%z")
+        self._file.append(_to_json(line) + "\n")
 
 
 def holds_evaluation(log_dir: str, step: int) -> bool:

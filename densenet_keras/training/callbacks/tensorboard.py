@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import time
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, List, Mapping, Optional
 
 import tensorflow as tf
 
@@ -43,6 +43,7 @@ class TensorBoard(tf.keras.callbacks.Callback):
         self._log_dir, self._first_step = log_dir, first_step
         self._train = self._file(log_dir)
         self._validation: Optional[_EventFile] = None
+        self._scalars = {group: _Scalars(group) for group in ("train", VALIDATION)}
         if graph is not None:
             self._train.write(graph_def=graph.as_graph_def(add_shapes=True).SerializeToString())
         if settings:
@@ -58,14 +59,14 @@ class TensorBoard(tf.keras.callbacks.Callback):
         if "images_per_second" not in logs:
             return
         scalars = {**logs.scalars(), "epoch": logs.progress.epoch}
-        self._write(self._train, "train", scalars, logs.progress.step)
+        self._train.add(self._scalars["train"].event(logs.progress.step, scalars))
 
     def evaluation(self, step: int, epoch: float, result: EvalResult, time_utc: str) -> None:
         """The scalars of one evaluation; top1 and top5 in percent."""
         if self._validation is None:
             self._validation = self._file(os.path.join(self._log_dir, VALIDATION))
         scalars = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-        self._write(self._validation, VALIDATION, scalars, step)
+        self._validation.add(self._scalars[VALIDATION].event(step, scalars))
 
     def close(self) -> None:
         """Closes the event files."""
@@ -78,14 +79,31 @@ class TensorBoard(tf.keras.callbacks.Callback):
         _start(file, self._first_step)
         return file
 
-    @staticmethod
-    def _write(file: _EventFile, group: str, scalars: Dict[str, float], step: int) -> None:
-        summary = tf.compat.v1.Summary()
-        for name, value in scalars.items():
-            if not math.isnan(value):
-                tag = name if name == "loss" else f"{group}/{name}"
-                summary.value.add(tag=tag, simple_value=value)
-        file.write(step=step, summary=summary)
+
+class _Scalars:
+    """Events of the scalars of one group: one that is filled anew while their names stay the same.
+
+    Making an Event takes several times as long, at every line.
+    """
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._event = tf.compat.v1.Event()
+        self._names: List[str] = []
+
+    def event(self, step: int, scalars: Mapping[str, float]) -> tf.compat.v1.Event:
+        """The event of `step`, until the next call; without what is not a number."""
+        shown = {name: value for name, value in scalars.items() if not math.isnan(value)}
+        summary = self._event.summary
+        if list(shown) != self._names:
+            self._names = list(shown)
+            summary.Clear()
+            for name in shown:
+                summary.value.add(tag=name if name == "loss" else f"{self._group}/{name}")
+        for entry, value in zip(summary.value, shown.values()):
+            entry.simple_value = value
+        self._event.step = step
+        return self._event
 
 
 class _EventFile:
@@ -102,7 +120,11 @@ class _EventFile:
 
     def write(self, **fields: Any) -> None:
         """Appends an Event with these fields."""
-        event = tf.compat.v1.Event(wall_time=time.time(), **fields)
+        self.add(tf.compat.v1.Event(**fields))
+
+    def add(self, event: tf.compat.v1.Event) -> None:
+        """Appends `event`, as of now."""
+        event.wall_time = time.time()
         self._file.append_bytes(tfrecord.frame(event.SerializeToString()))
 
     def close(self) -> None:
