@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support import commands, confirming
+from tests.support import commands, confirming, signals
 
 # What is at fault, the runs that must see it, and the lines that must say so. Faults that do not disturb
 # each other share a start.
@@ -44,7 +44,7 @@ def interrupt(place, log_dir):
         command = [sys.executable, "-m", "densenet_keras", *map(str, arguments)]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=str(place),
-            env=commands.environment(**environment),
+            env=commands.environment(**environment), preexec_fn=signals.let_ctrl_c_through,
         )  # fmt: skip
         commands.wait_for(lambda: (log_dir / "runs" / "base" / "output.log").exists(), process)
         process.send_signal(signal.SIGINT)

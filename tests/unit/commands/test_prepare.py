@@ -13,6 +13,7 @@ from densenet_keras.commands import main
 from tests.support import pictures
 from tests.support.commands import environment
 from tests.support.paths import ROOT
+from tests.support.signals import let_ctrl_c_through
 
 COMMAND = [sys.executable, "-m", "densenet_keras", "prepare"]
 
@@ -67,7 +68,8 @@ def test_a_process_killed_in_the_middle_is_gone_on_with(tmp_path):
 def test_ctrl_c_is_no_accident(tmp_path):
     for number in range(900):
         pictures.write(tmp_path / "p" / "ab"[number % 2] / f"{number}.jpg", pictures.jpeg(number, (90, 120)))
-    process = start(tmp_path / "p", "--data_dir", tmp_path / "data", "--train_shards", "180")
+    flags = ("--data_dir", tmp_path / "data", "--train_shards", "180")
+    process = start(tmp_path / "p", *flags, preexec_fn=let_ctrl_c_through)
     accounts = tmp_path / "data" / ".preparing" / "train-00002-of-00180.account.npz"
     deadline = time.monotonic() + 60
     while not accounts.exists() and time.monotonic() < deadline:

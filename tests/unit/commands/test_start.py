@@ -9,6 +9,7 @@ import numpy
 import pytest
 
 from densenet_keras.errors import EXIT_USAGE
+from tests.support.signals import let_ctrl_c_through
 
 ROOT = Path(__file__).parents[3]
 TRAINING = ["train_keras.py", "--synthetic_data", "true", "--log_dir", "never_made"]
@@ -69,5 +70,6 @@ def test_ctrl_c_while_modules_are_loaded_shows_no_traceback(script):
         stderr=subprocess.STDOUT,
         cwd=str(ROOT),
         check=False,
+        preexec_fn=let_ctrl_c_through,
     )
     assert (done.returncode, done.stdout) == (-signal.SIGINT, b"")
