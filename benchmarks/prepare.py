@@ -4,25 +4,25 @@
 
 Writes JPEGs of its own in class folders, then, several rounds in one process and in turn: a tf.data
 pipeline that reads and decodes each file and throws the pixels away, and the whole of `prepare`, from
-looking at the folder to dataset.json. Prints pictures per second and processor time for each, and the
-median ratios. The files lie in the page cache: disks are not compared.
+looking at the folder to dataset.json. Prints pictures per second and processor time for each, and their
+ratios. The files lie in the page cache: disks are not compared.
 """
 
+from __future__ import annotations
+
 import argparse
+import functools
 import os
 import shutil
 import statistics
 import tempfile
-import time
-from typing import Callable, Tuple
+from typing import Callable, Dict
 
 import side_by_side
 import tensorflow as tf
 
 from densenet_keras.data.prepare import job
 from densenet_keras.data.prepare.options import PrepareOptions
-
-Work = Callable[[str, argparse.Namespace], None]
 
 
 def write_pictures(folder: str, options: argparse.Namespace) -> float:
@@ -57,20 +57,12 @@ def bare(folder: str, options: argparse.Namespace) -> None:
                 done += len(session.run(batch))
 
 
-def whole(folder: str, options: argparse.Namespace) -> None:
-    """Everything that the command does."""
+def whole(folder: str, options: argparse.Namespace) -> side_by_side.Reading:
+    """Everything that the command does, in a new folder."""
     data_dir = folder + "-data"
+    shutil.rmtree(data_dir, ignore_errors=True)
     settings = PrepareOptions(pictures=folder, data_dir=data_dir, data_threads=options.threads)
-    job.prepare(settings, lambda line: None)
-
-
-def measured(work: Work, folder: str, options: argparse.Namespace) -> Tuple[float, float]:
-    """(pictures per second, milliseconds of processor time for a picture)."""
-    wall, processor = time.monotonic(), time.process_time()
-    work(folder, options)
-    wall, processor = time.monotonic() - wall, time.process_time() - processor
-    shutil.rmtree(folder + "-data", ignore_errors=True)
-    return options.pictures / wall, 1000 * processor / options.pictures
+    return side_by_side.reading(lambda: job.prepare(settings, lambda line: None))
 
 
 def main() -> None:
@@ -88,21 +80,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folder = os.path.join(folder, "pictures")
         mean_bytes = write_pictures(folder, options)
-        bare(folder, options)  # the first pass over the files is nobody's
         size = f"{options.width}x{options.height}, {mean_bytes / 1000:.0f} KB each"
-        print(f"{options.pictures} JPEGs of {size}, {options.threads} threads")
-        print("round   bare pictures/s  ms CPU   prepare pictures/s  ms CPU   speed ratio  CPU ratio")
-        ratios = []
-        for number in range(options.rounds):
-            peer, ours = (measured(work, folder, options) for work in (bare, whole))
-            ratios.append((ours[0] / peer[0], ours[1] / peer[1]))
-            print(
-                f"{number:5}   {peer[0]:15.0f}  {peer[1]:6.2f}   {ours[0]:18.0f}  {ours[1]:6.2f}   "
-                f"{ratios[-1][0]:11.2f}  {ratios[-1][1]:9.2f}",
-                flush=True,
-            )
-        speed, processor = (statistics.median(values) for values in zip(*ratios))
-        print(f"median  prepare / bare: speed {speed:.2f}, processor time {processor:.2f}")
+        print(f"{options.pictures} JPEGs of {size}, {options.threads} threads", flush=True)
+        sides: Dict[str, Callable[[], side_by_side.Reading]] = {
+            "bare": lambda: side_by_side.reading(functools.partial(bare, folder, options)),
+            "prepare": functools.partial(whole, folder, options),
+        }
+        found = side_by_side.in_turns(sides, options.rounds)
+    for side, readings in found.items():
+        wall, processor = (
+            statistics.median(each[name] for each in readings) for name in ("seconds", "cpu_seconds")
+        )
+        each_ms = 1000 * processor / options.pictures
+        print(f"{side}: {options.pictures / wall:.0f} pictures/s, {each_ms:.2f} ms of processor time each")
+    what = f"prepare, {size}, {options.threads} threads"
+    for name, how in (("cpu_seconds", ""), ("seconds", "wall-clock time")):
+        ratios = side_by_side.ratios(found["prepare"], found["bare"], name)
+        side_by_side.row(what, "reading and decoding the files", ratios, how)
 
 
 if __name__ == "__main__":

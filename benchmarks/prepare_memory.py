@@ -7,22 +7,18 @@ a process of its own, and prints that process's peak: for the pictures of half t
 and, from the difference, for ImageNet's 1,331,167.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+import side_by_side
 
 IMAGENET_PICTURES = 1_281_167 + 50_000
 CLASSES = 1000
-# Runs the command and prints its own peak, in kilobytes as Linux counts it.
-RUN = (
-    "import resource, sys; from densenet_keras.commands import main; code = main.run_command(sys.argv[1:]); "
-    "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
-)
+MEGABYTE = 1 << 20
 
 
 def write_pictures(folder: str, classes: range, of_a_class: int) -> None:
@@ -44,10 +40,9 @@ def write_pictures(folder: str, classes: range, of_a_class: int) -> None:
 
 
 def peak_megabytes(pictures: str, data_dir: str) -> float:
-    """Peak memory of the command on a folder."""
-    command = [sys.executable, "-c", RUN, "prepare", pictures, "--data_dir", data_dir]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return int(done.stdout.split()[-1]) / 1000
+    """Peak memory of the command on a folder; of an earlier, smaller one if that needed more."""
+    command = [sys.executable, "-m", "densenet_keras", "prepare", pictures, "--data_dir", data_dir]
+    return side_by_side.run_command(command)["peak_megabytes"]
 
 
 def main() -> None:
@@ -64,7 +59,9 @@ def main() -> None:
             print(f"{of_a_class * CLASSES // (2 - number)} pictures: peak {peaks[-1]:.0f} MB", flush=True)
     each = (peaks[1] - peaks[0]) / (options.pictures / 2)
     imagenet = peaks[1] + each * (IMAGENET_PICTURES - options.pictures)
-    print(f"{1e6 * each:.0f} bytes a picture more; for ImageNet's {IMAGENET_PICTURES}: {imagenet:.0f} MB")
+    print(
+        f"{MEGABYTE * each:.0f} bytes a picture more; for ImageNet's {IMAGENET_PICTURES}: {imagenet:.0f} MB"
+    )
 
 
 if __name__ == "__main__":
