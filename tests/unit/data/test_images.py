@@ -265,3 +265,53 @@ def test_shapes_are_static():
         assert train.shape.as_list() == [24, 24, 3]
         assert preprocessing.decode_eval(encoded, 24).shape.as_list() == [24, 24, 3]
         assert train.dtype == tf.uint8
+
+
+# Short cuts change no pixel
+
+
+def plainly_resized(image, sides):
+    """What every short cut must equal: one resizing of the bytes, rounded half up."""
+    resized = tf.compat.v1.image.resize_bilinear(image[tf.newaxis], sides, half_pixel_centers=True)[0]
+    return tf.cast(resized + 0.5, tf.uint8)
+
+
+def noise(height, width):
+    return np.random.RandomState(height * 1000 + width).randint(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+# Far fewer pixels than the result has, three times as many, and some about the limit between both ways.
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (3, 50), (30, 31), (56, 56), (60, 65), (62, 63), (63, 63), (75, 100), (104, 99)]
+)
+@pytest.mark.parametrize("size", [56, 33])
+def test_resizing_from_either_type_gives_the_same_pixels(shape, size):
+    pixels = noise(*shape)
+    runner = Runner(
+        lambda image: (
+            preprocessing._rounded(preprocessing._resized(image, tf.constant([size, size + 2]))),
+            plainly_resized(image, [size, size + 2]),
+        ),
+        (tf.uint8, [None, None, None]),
+    )
+    np.testing.assert_array_equal(*runner(pixels))
+
+
+def plain_eval(image, size):
+    """The whole image resized, then the centre cut out of it."""
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    short = round(size * 256 / 224)
+    wanted = tf.cast(tf.math.rint(sides * (short / tf.reduce_min(sides))), tf.int32)
+    corner = (wanted - size) // 2
+    return tf.slice(plainly_resized(image, wanted), tf.concat([corner, [0]], 0), [size, size, 3])
+
+
+@pytest.mark.parametrize(
+    "shape", [(64, 64), (64, 85), (86, 64), (64, 200), (63, 85), (65, 64), (94, 125), (200, 64), (9, 20)]
+)
+def test_eval_shows_the_pixels_of_the_whole_image_resized(shape):
+    runner = Runner(
+        lambda image: (preprocessing.eval_view(image, 56), plain_eval(image, 56)),
+        (tf.uint8, [None, None, None]),
+    )
+    np.testing.assert_array_equal(*runner(noise(*shape)))
