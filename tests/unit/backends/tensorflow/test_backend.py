@@ -110,6 +110,38 @@ def test_a_step_without_measured_input_does_not_know_its_wait(backend):
             assert np.isnan(backend.run_steps(session, step, 2).data_wait_seconds)
 
 
+def test_an_error_in_a_step_says_what_and_where(backend):
+    """Messages that name damaged records come out of the graph so."""
+
+    def fail():
+        raise ValueError("a damaged record: seven")
+
+    with tf.Graph().as_default() as graph:
+        failing = tf.numpy_function(fail, [], tf.float32, name="reads_records")
+        failing.set_shape([])
+        step, _ = build(backend, {"number": failing})
+        with backend.session(graph) as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            with pytest.raises(tf.errors.OpError, match="a damaged record: seven") as caught:
+                backend.run_steps(session, step, 2)
+            assert "reads_records" in caught.value.message
+
+
+def test_metrics_are_those_of_session_run_in_any_order(backend):
+    with tf.Graph().as_default() as graph:
+        counted = tf.compat.v1.train.get_or_create_global_step()
+        wide = {f"number_{n}": tf.cast(counted, tf.float64) + n for n in (3, 1, 2)}
+        step, weight = build(backend, wide)
+        with backend.session(graph) as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            session.run(weight.assign([1.0, 2.0, 3.0]))
+            before = session.run(step.metrics)
+            found = backend.run_steps(session, step, 1).metrics
+    assert found == before
+    assert list(found) == list(step.metrics)
+    assert all(type(value) is float for value in found.values())
+
+
 def test_keras_shares_the_session_inside_and_not_after(backend):
     with tf.Graph().as_default() as graph:
         with backend.session(graph) as session:
