@@ -260,7 +260,9 @@ def _direct(
 
     It is what tf.keras runs its own steps with. Only for a session of this process: one on a server has none.
     """
-    options = tf_config.CallableOptions(fetch=[tensor.name for tensor in fetches], target=[target.name])
+    # A metric may be what assign_add gives: the name of that is its operation's.
+    tensors = [session.graph.as_graph_element(fetch, allow_operation=False) for fetch in fetches]
+    options = tf_config.CallableOptions(fetch=[tensor.name for tensor in tensors], target=[target.name])
     run: Callable[[], Sequence[Any]] = session._make_callable_from_options(options)
     return run
 

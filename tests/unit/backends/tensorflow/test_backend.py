@@ -131,13 +131,15 @@ def test_metrics_are_those_of_session_run_in_any_order(backend):
     with tf.Graph().as_default() as graph:
         counted = tf.compat.v1.train.get_or_create_global_step()
         wide = {f"number_{n}": tf.cast(counted, tf.float64) + n for n in (3, 1, 2)}
-        step, weight = build(backend, wide)
+        times = tf.compat.v1.get_variable("times", [], initializer=tf.zeros_initializer(), use_resource=True)
+        step, weight = build(backend, {**wide, "times": times.assign_add(2.0)})
         with backend.session(graph) as session:
             session.run(tf.compat.v1.global_variables_initializer())
             session.run(weight.assign([1.0, 2.0, 3.0]))
-            before = session.run(step.metrics)
+            before = session.run({name: step.metrics[name] for name in [*wide, "loss"]})
             found = backend.run_steps(session, step, 1).metrics
-    assert found == before
+            assert found["times"] == session.run(times) == 2.0
+    assert {name: found[name] for name in before} == before
     assert list(found) == list(step.metrics)
     assert all(type(value) is float for value in found.values())
 
