@@ -2,7 +2,7 @@
 
     python benchmarks/convolution_gradients.py --batch_size 8
 
-The table behind `densenet_keras/backends/tensorflow/gradients.py`: for every shape, milliseconds of the
+The table behind `densenet_keras/network/convolutions.py`: for every shape, milliseconds of the
 gradient of the kernel and of that of the input, as TensorFlow's own operation (plain), with its kernels
 labelled eigen_tensor (labelled), and as a product of matrices (product, 1x1 only). Forms alternate within
 a shape; the figures are medians. `difference` is the largest between forms, relative to the largest element.

@@ -200,7 +200,7 @@ def cpu_backend(**settings: Any) -> Tuple[Any, Any]:
 
 @contextlib.contextmanager
 def training(
-    steps_in_block: int, freeze: str = "", share_statistics: bool = True, **settings: Any
+    steps_in_block: int, freeze: str = "", rearranged: bool = True, **settings: Any
 ) -> Iterator[Callable[[], Any]]:
     """A function that runs a block of our training steps on random pictures, as a rank runs them."""
     config, backend = cpu_backend(synthetic_data=True, data_threads=1, **settings)
@@ -223,7 +223,7 @@ def training(
                 config.model,
                 images,
                 frozen=frozen,
-                share_statistics=backend.rearranges and share_statistics,
+                rearranged=backend.rearranges and rearranged,
                 recompute=config.device.recompute,
             ),
             backend.measure_get_next(iterator),

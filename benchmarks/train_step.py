@@ -120,8 +120,8 @@ def _ours(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
     }
     if options.bare:
         settings.update(label_smoothing=0.0, weight_decay=0.0)
-    share = options.worker != "separate"
-    with side_by_side.training(options.steps, share_statistics=share, **settings) as run_block:
+    rearranged = options.worker != "separate"
+    with side_by_side.training(options.steps, rearranged=rearranged, **settings) as run_block:
         yield run_block
 
 

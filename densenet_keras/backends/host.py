@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Pattern, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, MutableMapping, Optional, Pattern, Sequence, Tuple
 
 from densenet_keras.backends import confirm_lines
 from densenet_keras.backends.confirmation import Backing
@@ -93,8 +93,12 @@ class Host(abc.ABC):
         """
         return {}
 
-    def prepare_process(self, config: Config, environ: Mapping[str, str]) -> None:  # noqa: B027
-        """Called once in a process that is a rank and nothing else, before TensorFlow is imported."""
+    def prepare_process(self, config: Config, environ: MutableMapping[str, str]) -> None:  # noqa: B027
+        """Called once in a process that is a rank and nothing else, before TensorFlow is imported.
+
+        Args:
+            environ: of the process; what is set here, TensorFlow finds.
+        """
 
     def describe_session(
         self, config: Config, plan: Optional[RunPlan], environ: Mapping[str, str]

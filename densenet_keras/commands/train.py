@@ -190,7 +190,7 @@ def build_training(
             seed=config.data.seed,
             frozen=VARIANTS[config.model.model].frozen_parts(config.finetune.freeze),
             keep_statistics=config.finetune.bn_statistics == "keep",
-            share_statistics=backend.rearranges,
+            rearranged=backend.rearranges,
             recompute=config.device.recompute,
         ),
         backend.measure_get_next(batches),

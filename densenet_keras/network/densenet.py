@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 else:
     Protocol = object  # Python 3.7 has none
 
+# Blocks that hold most of the memory: --recompute computes their bottlenecks again too.
+_WIDE_BLOCKS = 1
+
 Shape = Sequence[Optional[int]]  # height, width, channels; None for a side that varies
 
 
@@ -71,7 +74,7 @@ def build_densenet(
     seed: Optional[int] = None,
     frozen: Sequence[str] = (),
     keep_statistics: bool = False,
-    share_statistics: bool = False,
+    rearranged: bool = False,
     recompute: bool = False,
 ) -> tf.keras.Model:
     """The network of a resolved configuration.
@@ -84,7 +87,7 @@ def build_densenet(
             batch normalisation then exists once, in training form, and `get_updates_for(inputs)`
             holds the updates of its moving averages, which the caller must run.
         name: of the model; default: `model_config.model`.
-        seed, frozen, keep_statistics, share_statistics, recompute: see `densenet`.
+        seed, frozen, keep_statistics, rearranged, recompute: see `densenet`.
 
     Returns:
         A model with logits ``[batch, num_classes] float32``. `model(others, training=False)` is
@@ -106,7 +109,7 @@ def build_densenet(
         seed=seed,
         frozen=frozen,
         keep_statistics=keep_statistics,
-        share_statistics=share_statistics,
+        rearranged=rearranged,
         recompute=recompute,
     )
 
@@ -128,7 +131,7 @@ def densenet(
     seed: Optional[int] = None,
     frozen: Sequence[str] = (),
     keep_statistics: bool = False,
-    share_statistics: bool = False,
+    rearranged: bool = False,
     recompute: bool = False,
 ) -> tf.keras.Model:
     """A DenseNet-BC from images ``[batch, height, width, 3] float32`` to logits ``[batch, classes]``.
@@ -152,7 +155,8 @@ def densenet(
         frozen: parts (see `Variant.parts`) whose variables are not trainable and whose batch
             normalisation uses and keeps its moving statistics.
         keep_statistics: the same for batch normalisation everywhere, gamma and beta still trainable.
-        share_statistics, recompute: how blocks are trained, with the same results; see `DenseBlock`.
+        rearranged, recompute: how blocks and transitions are trained, with the same results; see
+            `DenseBlock` and `TransitionLayer`.
 
     Raises:
         ValueError: an argument is outside its range; the message says which.
@@ -179,7 +183,7 @@ def densenet(
         seed=seed,
         frozen=tuple(frozen),
         keep_statistics=keep_statistics,
-        share_statistics=share_statistics,
+        rearranged=rearranged,
         recompute=recompute,
     )
     if inputs is None:
@@ -206,7 +210,7 @@ class _Builder:
     seed: Optional[int]
     frozen: Tuple[str, ...] = ()
     keep_statistics: bool = False
-    share_statistics: bool = False
+    rearranged: bool = False
     recompute: bool = False
 
     def _norm(self, name: str, part: str, x: tf.Tensor) -> tf.Tensor:
@@ -246,7 +250,8 @@ class _Builder:
         x = self._frozen_or_not(conv(kernel_size=7, strides=2, padding="valid"))(x)
         x = self._norm("stem_bn", "stem", x)
         x = tf.keras.layers.ReLU(name="stem_relu")(x)
-        # Zeros change no maximum, for nothing is negative after a ReLU.
+        # Zeros change no maximum, for nothing is negative after a ReLU. Pooling first would be less work, and
+        # lose NaN: a maximum passes over it.
         x = tf.keras.layers.ZeroPadding2D(1, data_format=NHWC, name="stem_pool_pad")(x)
         return tf.keras.layers.MaxPooling2D(3, strides=2, data_format=NHWC, name="stem_pool")(x)
 
@@ -263,6 +268,7 @@ class _Builder:
                 transition = TransitionLayer(
                     self.compression, name=name, seed=derived_seed(self.seed, name), **shared
                 )
+                transition.rearranged, transition.recompute = self.rearranged, self.recompute
                 x = self._apply(transition, name, x)
             name = f"block{number}"
             block = DenseBlock(
@@ -274,7 +280,8 @@ class _Builder:
                 seed=derived_seed(self.seed, name),
                 **shared,
             )
-            block.share_statistics, block.recompute = self.share_statistics, self.recompute
+            block.rearranged = self.rearranged
+            block.recompute, block.keep_bottlenecks = self.recompute, number > _WIDE_BLOCKS
             x = self._apply(block, name, x)
         return x
 

@@ -1,7 +1,8 @@
 """The inference form of a network with batch normalisation folded away, on the network's own variables.
 
 Behind a convolution, normalisation with fixed statistics is a factor for each output channel of the kernel
-and a bias. Before one it is a multiply and an add: the ReLU between them keeps it from going further.
+and a bias. Before one it is a multiply and an add: the ReLU between them keeps it from going further. A
+transition averages pixels before its convolution, as `rearranged` does in training.
 
 The products are nodes on the variables, so one graph serves any number of checkpoints. Once the variables
 are constants, so are the products, and a program that writes a graph to a file can compute them first.
@@ -44,8 +45,8 @@ def folded_logits(model: tf.keras.Model, images: tf.Tensor) -> tf.Tensor:
                         with tf.name_scope(dense_layer.name):
                             x = _dense_layer(dense_layer, x)
                 elif isinstance(layer, TransitionLayer):
-                    x = tf.nn.relu(_normalise(layer.bn, x))
-                    x = layer.pool.call(layer.reduction.call(x))
+                    # Both are linear: averaged first, the convolution has a quarter of the pixels.
+                    x = layer.reduction.call(layer.pool.call(tf.nn.relu(_normalise(layer.bn, x))))
                 elif isinstance(layer, _BatchNorm):
                     x = _normalise(layer, x)
                 else:  # without statistics: the same in both forms
@@ -70,7 +71,7 @@ def _chain(model: tf.keras.Model) -> List[tf.keras.layers.Layer]:
 
 def _normalise(norm: tf.keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tensor:
     scale, shift = scale_and_shift(norm)
-    return x * scale + shift
+    return tf.nn.bias_add(x * scale, shift)
 
 
 def _convolve(

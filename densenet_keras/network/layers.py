@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import zlib
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import tensorflow as tf
 
-from densenet_keras.network.batch_statistics import BatchStatistics, scaled_relu
+from densenet_keras.network import rearranged
 from densenet_keras.network.recompute import recomputed
 from densenet_keras.network.variants import BN_EPSILON, BN_MOMENTUM, BN_SIZE, COMPRESSION
 
@@ -138,12 +138,11 @@ def _normalised_relu(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: f
     return tf.nn.relu(tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon)[0])
 
 
-def _new_features(
-    normalise: Callable[..., tf.Tensor], epsilon: float, inputs: tf.Tensor, *weights: tf.Tensor
-) -> tf.Tensor:
+def _new_features(epsilon: float, inputs: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
     """The feature maps that a `DenseLayer` adds, from tensors alone, as `call` computes them."""
-    scale, shift, kernel1, gamma2, beta2, kernel2 = weights
-    x = tf.nn.conv2d(normalise(inputs, scale, shift), kernel1, strides=1, padding="SAME")
+    gamma1, beta1, kernel1, gamma2, beta2, kernel2 = weights
+    x = _normalised_relu(inputs, gamma1, beta1, epsilon)
+    x = tf.nn.conv2d(x, kernel1, strides=1, padding="SAME")
     return tf.nn.conv2d(_normalised_relu(x, gamma2, beta2, epsilon), kernel2, strides=1, padding="SAME")
 
 
@@ -180,6 +179,11 @@ class DenseLayer(_Composite):
                 drop_rate, seed=derived_seed(self.seed, "dropout"), name="dropout"
             )
 
+    def tensors(self) -> List[tf.Variable]:
+        """The trainable variables in the order in which the layer uses them, frozen or not."""
+        first = [self.bn1.gamma, self.bn1.beta, self.conv1.kernel]
+        return [*first, self.bn2.gamma, self.bn2.beta, self.conv2.kernel]
+
     def get_config(self) -> Dict[str, Any]:
         return {
             **super().get_config(),
@@ -194,34 +198,15 @@ class DenseLayer(_Composite):
             shape = self.build_part(part, shape)
         super().build(input_shape)
 
-    def call(
-        self,
-        inputs: tf.Tensor,
-        training: Any = None,
-        statistics: Optional[BatchStatistics] = None,
-        recompute: bool = False,
-    ) -> tf.Tensor:
-        if statistics is None:
-            normalise: Callable[..., tf.Tensor] = functools.partial(
-                _normalised_relu, epsilon=self.bn1.epsilon
-            )
-            scale, shift = self.bn1.gamma, self.bn1.beta
-            x = tf.nn.relu(self.bn1(inputs, training=training))
-        else:
-            normalise = scaled_relu
-            scale, shift = statistics.normalise(self.bn1, inputs)
-            x = normalise(inputs, scale, shift)
+    def call(self, inputs: tf.Tensor, training: Any = None, recompute: bool = False) -> tf.Tensor:
+        x = tf.nn.relu(self.bn1(inputs, training=training))
         x = self.conv1(x)
         x = tf.nn.relu(self.bn2(x, training=training))
         x = self.conv2(x)
         if recompute:
-            own = (self.conv1.kernel, self.bn2.gamma, self.bn2.beta, self.conv2.kernel)
-            again = functools.partial(_new_features, normalise, self.bn2.epsilon)
-            x = recomputed(x, again, [inputs, scale, shift, *own])
+            x = recomputed(x, functools.partial(_new_features, self.bn_epsilon), [inputs, *self.tensors()])
         if self.dropout is not None:
             x = self.dropout(x, training=training)
-        if statistics is not None:
-            statistics.append(x)
         return tf.concat([inputs, x], axis=-1)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
@@ -236,14 +221,16 @@ class DenseBlock(_Composite):
     `dense_layers`; the other arguments are those of `DenseLayer`.
 
     Attributes:
-        share_statistics: whether training computes the statistics of a feature map once for all layers
-            behind it, for devices where that takes less time; see `batch_statistics`.
+        rearranged: whether training takes the form of `rearranged`, for CPUs.
         recompute: whether training computes the insides of each layer again for its gradients instead of
             keeping them; see `recompute`.
+        keep_bottlenecks: whether the rearranged form then keeps the results of the 1x1 convolutions, which
+            are most of the work.
     """
 
-    share_statistics = False
+    rearranged = False
     recompute = False
+    keep_bottlenecks = False
 
     def __init__(
         self,
@@ -288,11 +275,10 @@ class DenseBlock(_Composite):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
+        if self.rearranged and _is_training(training):
+            return rearranged.dense_block(inputs, self)
         x = inputs
-        forms: Dict[str, Any] = {}
-        if (self.share_statistics or self.recompute) and _is_training(training):
-            forms["statistics"] = BatchStatistics(inputs) if self.share_statistics else None
-            forms["recompute"] = self.recompute
+        forms = {"recompute": True} if self.recompute and _is_training(training) else {}
         for layer in self.dense_layers:
             x = layer(x, training=training, **forms)
         return x
@@ -310,7 +296,14 @@ class TransitionLayer(_Composite):
     Args:
         compression: share of the feature maps that remain (theta in the paper).
         bn_momentum, bn_epsilon, kernel_initializer, seed: see `DenseLayer`.
+
+    Attributes:
+        rearranged: whether training takes the form of `rearranged`, for CPUs.
+        recompute: whether that form computes its normalised input again for the gradients.
     """
+
+    rearranged = False
+    recompute = False
 
     def __init__(self, compression: float = COMPRESSION, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -332,6 +325,8 @@ class TransitionLayer(_Composite):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
+        if self.rearranged and _is_training(training):
+            return rearranged.transition(inputs, self)
         x = tf.nn.relu(self.bn(inputs, training=training))
         return self.pool(self.reduction(x))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Mapping
+from typing import TYPE_CHECKING, MutableMapping
 
 from densenet_keras.backends.host import Host
 from densenet_keras.backends.tensorflow import memory
@@ -18,10 +18,12 @@ class TensorFlowHost(Host):
 
     name = "tensorflow"
 
-    def prepare_process(self, config: Config, environ: Mapping[str, str]) -> None:
+    def prepare_process(self, config: Config, environ: MutableMapping[str, str]) -> None:
         """See `Host.prepare_process`; the process of a user's own program is not a rank."""
         if config.device.fast_cpu is not False:
             memory.keep_freed_memory(environ)
+            if config.device.recompute:
+                memory.use_pools(environ)
 
     def create(self, config: Config, topology: Topology) -> Backend:
         """See `Host.create`."""

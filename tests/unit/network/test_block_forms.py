@@ -5,12 +5,13 @@ import pytest
 import tensorflow as tf
 
 from densenet_keras.network.densenet import build_densenet
-from densenet_keras.network.layers import DenseBlock
+from densenet_keras.network.layers import DenseBlock, TransitionLayer
 from densenet_keras.settings.config import ModelConfig
 from tests.support.networks import assign_arbitrary, pictures
 
 ROUNDING = 1e-5  # of float32 sums, relative to the largest element
-LAYERS = 3
+DEPTH = 3
+FORMS = ("rearranged", "recompute", "keep_bottlenecks")
 
 
 @pytest.fixture(autouse=True)
@@ -21,26 +22,48 @@ def graph():
         yield fresh
 
 
-def trained(drop_rate=0.0, training=None, **forms):
-    """Output, gradients and moving averages after one update of a block in a graph of its own."""
+def trained(layer="block", training=None, channels=5, **options):
+    """Output, gradients and moving averages after one update of a layer in a graph of its own.
+
+    Args:
+        options: attributes of the layer, and arguments of its constructor.
+    """
+    forms = {name: options.pop(name) for name in FORMS if name in options}
     with tf.Graph().as_default() as graph:
         tf.compat.v1.set_random_seed(3)
         tf.keras.backend.set_learning_phase(1)
-        images = tf.constant(pictures(count=3, size=6)[..., :1] + np.arange(5, dtype=np.float32))
-        block = DenseBlock(LAYERS, growth_rate=4, bn_size=2, drop_rate=drop_rate, seed=1, name="block")
+        zero_gammas = options.pop("zero_gammas", False)
+        images = tf.constant(pictures(count=3, size=6)[..., :1] + np.arange(channels, dtype=np.float32) % 3)
+        if options.pop("dynamic", False):
+            images = tf.compat.v1.placeholder_with_default(images, [None, None, None, channels])
+        part = LAYERS_OF[layer](**options)
         for name, value in forms.items():
-            setattr(block, name, value)
-        result = block(images, training=training)
+            setattr(part, name, value)
+        result = part(images, training=training)
         loss = tf.reduce_sum(tf.sin(result))
-        gradients = tf.gradients(loss, [images, *block.trainable_weights])
-        updates = block.get_updates_for(images)  # as a training step asks for them
-        assert len(updates) == (0 if training is False else 4 * LAYERS)
+        gradients = tf.gradients(loss, [images, *part.trainable_weights])
+        updates = part.get_updates_for(images)  # as a training step asks for them
+        assert len(updates) == (0 if training is False else len(part.non_trainable_weights))
         with tf.compat.v1.Session() as session:
             session.run(tf.compat.v1.global_variables_initializer())
-            assign_arbitrary(session, block)
+            assign_arbitrary(session, part)
+            if zero_gammas:
+                for gamma in (each for each in part.trainable_weights if "gamma" in each.name):
+                    gamma.load(np.where(np.arange(int(gamma.shape[0])) % 3, 1.5, 0.0), session)
             arrays = session.run([result, *gradients])
             session.run(updates)
-            return arrays, session.run(block.non_trainable_weights), graph.get_operations()
+            return arrays, session.run(part.non_trainable_weights), graph.get_operations()
+
+
+def block(**options):
+    return DenseBlock(DEPTH, growth_rate=4, bn_size=2, seed=1, name="block", **options)
+
+
+def transition(**options):
+    return TransitionLayer(seed=1, name="transition", **options)
+
+
+LAYERS_OF = {"block": block, "transition": transition}
 
 
 def assert_equal_to_rounding(found, expected):
@@ -53,32 +76,73 @@ def count(operations, kind):
     return [operation.type for operation in operations].count(kind)
 
 
-def test_shared_statistics_change_output_gradients_and_moving_averages_by_rounding_alone():
-    plain, plain_moving, _ = trained()
-    shared, shared_moving, operations = trained(share_statistics=True)
-    assert count(operations, "FusedBatchNormV3") == LAYERS  # those between the convolutions
-    assert_equal_to_rounding(shared, plain)
-    assert_equal_to_rounding(shared_moving, plain_moving)
-    assert max(np.abs(value - 1).max() for value in shared_moving) > 0.01  # they were updated
+@pytest.mark.parametrize("layer", LAYERS_OF)
+@pytest.mark.parametrize(
+    "case", [{}, {"zero_gammas": True}, {"dynamic": True}, {"channels": 40}, {"bn_epsilon": 1e-5}]
+)
+def test_the_rearranged_form_changes_output_gradients_and_averages_by_rounding_alone(layer, case):
+    plain, plain_moving, _ = trained(layer, **case)
+    found, found_moving, operations = trained(layer, rearranged=True, **case)
+    assert count(operations, "FusedBatchNormV3") == 0
+    assert_equal_to_rounding(found, plain)
+    assert_equal_to_rounding(found_moving, plain_moving)
+    assert max(np.abs(value - 1).max() for value in found_moving) > 0.01  # they were updated
 
 
-@pytest.mark.parametrize("share", [False, True])
+def test_a_rearranged_transition_averages_before_it_convolves():
+    _, _, operations = trained("transition", rearranged=True)
+    convolution = next(each for each in operations if each.type == "Conv2D")
+    assert convolution.inputs[0].op.type == "AvgPool"
+
+
+@pytest.mark.parametrize(
+    ("form", "convolutions_again"),
+    [
+        ({}, 2),  # of which the second is never run: no gradient needs its result
+        ({"rearranged": True}, 1),
+        ({"rearranged": True, "keep_bottlenecks": True}, 0),
+    ],
+)
 @pytest.mark.parametrize("drop_rate", [0.0, 0.3])
-def test_recomputed_blocks_have_the_same_bits(share, drop_rate):
-    kept, kept_moving, plain = trained(drop_rate, share_statistics=share)
-    again, again_moving, operations = trained(drop_rate, share_statistics=share, recompute=True)
-    assert count(operations, "Conv2D") == 2 * count(plain, "Conv2D")
+def test_recomputed_blocks_have_the_same_bits(form, convolutions_again, drop_rate):
+    kept, kept_moving, plain = trained(drop_rate=drop_rate, **form)
+    again, again_moving, operations = trained(drop_rate=drop_rate, recompute=True, **form)
+    assert count(operations, "Conv2D") == count(plain, "Conv2D") + DEPTH * convolutions_again
+    assert count(operations, "Relu") == count(plain, "Relu") + 2 * DEPTH
     for one, other in zip([*again, *again_moving], [*kept, *kept_moving]):
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_is_recomputed_waits_for_the_gradient_that_needs_it():
-    _, _, operations = trained(recompute=True)
-    held = [each for each in operations if each.type == "Identity" and each.control_inputs]
-    assert len(held) >= 7 * LAYERS  # each layer's input, scale, shift and four weights
+def test_recomputed_transitions_have_the_same_bits():
+    kept, kept_moving, plain = trained("transition", rearranged=True)
+    again, again_moving, operations = trained("transition", rearranged=True, recompute=True)
+    assert count(operations, "Relu") == count(plain, "Relu") + 1
+    for one, other in zip([*again, *again_moving], [*kept, *kept_moving]):
+        np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("forms", [{"share_statistics": True}, {"recompute": True}])
+@pytest.mark.parametrize("rearranged", [False, True])
+def test_dropped_features_are_the_same_in_every_form(rearranged):
+    plain, _, _ = trained(drop_rate=0.5)
+    found, _, _ = trained(drop_rate=0.5, rearranged=rearranged)
+    assert_equal_to_rounding(found, plain)
+
+
+@pytest.mark.parametrize(
+    ("form", "held"),
+    [
+        ({}, 7),  # input and weights of a layer
+        ({"rearranged": True}, 1),  # the block's result
+        ({"rearranged": True, "keep_bottlenecks": True}, 2),
+    ],
+)
+def test_what_is_recomputed_waits_for_the_gradient_that_needs_it(form, held):
+    _, _, operations = trained(recompute=True, **form)
+    waiting = [each for each in operations if each.type == "Identity" and each.control_inputs]
+    assert len(waiting) >= held * DEPTH
+
+
+@pytest.mark.parametrize("forms", [{"rearranged": True}, {"recompute": True}])
 def test_inference_and_kept_statistics_are_plain_whatever_the_form(forms):
     _, _, plain = trained(training=False)
     _, _, operations = trained(training=False, **forms)
@@ -87,10 +151,10 @@ def test_inference_and_kept_statistics_are_plain_whatever_the_form(forms):
 
 def test_a_network_hands_the_forms_to_its_blocks():
     model = build_densenet(
-        ModelConfig(model="densenet_tiny"), tf.constant(pictures()), share_statistics=True, recompute=True
+        ModelConfig(model="densenet_tiny"), tf.constant(pictures()), rearranged=True, recompute=True
     )
     blocks = [layer for layer in model.layers if isinstance(layer, DenseBlock)]
     assert blocks
-    assert all(block.share_statistics and block.recompute for block in blocks)
+    assert all(block.rearranged and block.recompute for block in blocks)
     # The form is the training's, not the network's: saved models are plain.
-    assert DenseBlock.from_config(blocks[0].get_config()).share_statistics is False
+    assert DenseBlock.from_config(blocks[0].get_config()).rearranged is False

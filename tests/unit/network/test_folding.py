@@ -48,15 +48,25 @@ def operations(output):
     return [node.op for node in graph.node]
 
 
-def test_a_normalisation_is_a_bias_or_a_multiply_and_an_add():
+def test_a_normalisation_is_a_bias_or_a_factor_and_a_bias():
     x = tf.compat.v1.placeholder(tf.float32, [None, 32, 32, 3])
     model = build_densenet(ModelConfig(model="densenet_tiny"), x)
     plain, folded = operations(model.output), operations(folded_logits(model, x))
     layers, transitions = 6, 2
     assert plain.count("FusedBatchNormV3") == 1 + 2 * layers + transitions + 1
     assert "FusedBatchNormV3" not in folded
-    assert folded.count("BiasAdd") == 1 + layers + 1  # stem, one a layer, classifier
+    before_relus = layers + transitions + 1
+    assert folded.count("BiasAdd") == before_relus + 1 + layers + 1  # stem, bottlenecks, classifier
     assert folded.count("Conv2D") == plain.count("Conv2D")
+
+
+def test_a_transition_averages_before_it_convolves():
+    x = tf.compat.v1.placeholder(tf.float32, [None, 32, 32, 3])
+    logits = folded_logits(build_densenet(ModelConfig(model="densenet_tiny"), x), x)
+    pools = [
+        each for each in logits.graph.get_operations() if "folded" in each.name and each.type == "AvgPool"
+    ]
+    assert [user.type for pool in pools for user in pool.outputs[0].consumers()] == ["Conv2D", "Conv2D"]
 
 
 def test_folding_follows_the_variables():

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from densenet_keras.backends.tensorflow import gradients
 from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
+from densenet_keras.network import convolutions
 from densenet_keras.network.layers import DenseBlock, TransitionLayer
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
@@ -53,15 +54,15 @@ def assert_equal_to_rounding(found, expected):
 @pytest.mark.parametrize(
     ("form", "shape"),
     [
-        (gradients.PRODUCT, {"size": 7, "channels": 24, "filters": 16, "kernel": 1}),
-        (gradients.PRODUCT, {"size": 5, "channels": 3, "filters": 2, "kernel": 1, "static": False}),
-        (gradients.LABELLED, {"size": 8, "channels": 32, "filters": 12, "kernel": 3}),
-        (gradients.LABELLED, {"size": 1, "channels": 128, "filters": 32, "kernel": 3}),
-        (gradients.LABELLED, {"size": 7, "channels": 40, "filters": 8, "kernel": 3, "static": False}),
-        (gradients.PLAIN, {"size": 9, "channels": 3, "filters": 8, "kernel": 7, "strides": 2}),
-        (gradients.PLAIN, {"size": 9, "channels": 3, "filters": 8, "kernel": 3}),
-        (gradients.PLAIN, {"size": 8, "channels": 32, "filters": 8, "kernel": 1, "strides": 2}),
-        (gradients.PLAIN, {"size": 8, "channels": 32, "filters": 8, "kernel": 3, "padding": "VALID"}),
+        (convolutions.PRODUCT, {"size": 7, "channels": 24, "filters": 16, "kernel": 1}),
+        (convolutions.PRODUCT, {"size": 5, "channels": 3, "filters": 2, "kernel": 1, "static": False}),
+        (convolutions.LABELLED, {"size": 8, "channels": 32, "filters": 12, "kernel": 3}),
+        (convolutions.LABELLED, {"size": 1, "channels": 128, "filters": 32, "kernel": 3}),
+        (convolutions.LABELLED, {"size": 7, "channels": 40, "filters": 8, "kernel": 3, "static": False}),
+        (convolutions.PLAIN, {"size": 9, "channels": 3, "filters": 8, "kernel": 7, "strides": 2}),
+        (convolutions.PLAIN, {"size": 9, "channels": 3, "filters": 8, "kernel": 3}),
+        (convolutions.PLAIN, {"size": 8, "channels": 32, "filters": 8, "kernel": 1, "strides": 2}),
+        (convolutions.PLAIN, {"size": 8, "channels": 32, "filters": 8, "kernel": 3, "padding": "VALID"}),
     ],
 )
 def test_gradients_equal_the_plain_ones(form, shape):

@@ -47,3 +47,18 @@ def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
     assert memory.keep_freed_memory({}) is False
     HOST.prepare_process(Config().replace(fast_cpu=True), {})
+
+
+@pytest.mark.parametrize(
+    ("recompute", "fast_cpu", "pools"), [(True, True, 1), (True, False, 0), (False, True, 0)]
+)
+def test_recomputing_takes_memory_from_pools(recompute, fast_cpu, pools):
+    environ = {"MALLOC_ARENA_MAX": "1"}  # leaves the C library of this process alone
+    HOST.prepare_process(Config().replace(fast_cpu=fast_cpu, recompute=recompute), environ)
+    assert len(environ) == 1 + pools
+
+
+def test_a_choice_of_allocator_of_the_users_own_is_kept():
+    environ = {"MALLOC_ARENA_MAX": "1", "TF_CPU_ALLOCATOR_USE_BFC": "false"}
+    HOST.prepare_process(Config().replace(fast_cpu=True, recompute=True), environ)
+    assert environ["TF_CPU_ALLOCATOR_USE_BFC"] == "false"
