@@ -14,8 +14,6 @@ import platform
 import time
 from typing import Any, Dict, Mapping, Optional, Sequence
 
-import numpy as np
-
 import densenet_keras
 from densenet_keras.errors import UsageError
 
@@ -42,6 +40,8 @@ def write(prefix: str, endings: Sequence[str], about: Mapping[str, Any]) -> None
         about: what is known of it, as plain objects: `checkpoint` (its name once it is published), `step`,
             `epoch`, `data`, `configuration`, `plan`, `class_names`, `versions` beside those added here.
     """
+    import numpy as np  # every command waits for what this module imports, and reading needs none of it
+
     content = {
         "format": FORMAT,
         **about,

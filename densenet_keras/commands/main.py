@@ -1,4 +1,7 @@
-"""From a command line to a resolved configuration, to a run, to an exit code; without TensorFlow."""
+"""From a command line to a resolved configuration, to a run, to an exit code; without TensorFlow.
+
+What imports numpy or tqdm is imported where it is used: help and refused flags come at once.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ import densenet_keras
 from densenet_keras import backends
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
-from densenet_keras.commands import foreign, preflight, start
+from densenet_keras.commands import start
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
-from densenet_keras.launch import folder_lock, launcher
+from densenet_keras.launch import folder_lock
 from densenet_keras.network.variants import VARIANTS
 from densenet_keras.settings import arguments, programs
 from densenet_keras.settings import config as configuration
@@ -137,7 +140,10 @@ def _check_current_folder() -> None:
 
 def _main(command: str, argv: List[str]) -> int:
     config = parse(command, argv, os.environ)
-    start.require("tensorflow")
+    for package in ("numpy", "tqdm", "tensorflow"):
+        start.require(package)
+    from densenet_keras.commands import preflight
+
     preflight.check(config, os.environ)
     if config.device.dry_run:
         from densenet_keras.commands import dry_run  # builds the graph, so it needs TensorFlow
@@ -148,6 +154,8 @@ def _main(command: str, argv: List[str]) -> int:
 
 def _run(config: Config) -> int:
     """On all ranks, or as the one rank that somebody else started this process as."""
+    from densenet_keras.launch import launcher
+
     config = adopt_rank_size(config, os.environ)
     refuse_foreign_launcher(os.environ)
     with contextlib.ExitStack() as stack:
@@ -220,6 +228,8 @@ def _fitted(config: Config, given: Dict[str, Any]) -> Config:
     if given.get("T_max") is None and config.run.max_epochs is not None:
         found["T_max"] = config.run.max_epochs
     if given.get("num_classes") is None and not config.data.synthetic_data:
+        from densenet_keras.commands import preflight
+
         found["num_classes"] = preflight.classes_in_data(config)
     return config.replace(**{name: value for name, value in found.items() if value is not None})
 
@@ -285,6 +295,8 @@ def _inherit(config: Config, given: Dict[str, Any]) -> Config:
     """`config` with the settings, unless given, that the network in the checkpoint was trained with."""
     if config.command not in _INHERITED:
         return config
+    from densenet_keras.commands import foreign
+
     flag, fixed, names = _INHERITED[config.command]
     path = config.get(flag)
     source = foreign.opened(path) if config.command == FINETUNE and path else None

@@ -495,7 +495,7 @@ def test_process_that_is_a_rank_runs_in_place(tmp_path, monkeypatch, rank, write
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_somebody_at_a_terminal_gets_a_word_before_the_ranks_load_tensorflow(watched, monkeypatch, capsys):
-    monkeypatch.setattr(cli.launcher, "launch", lambda config, command: 0)
+    monkeypatch.setattr(launcher, "launch", lambda config, command: 0)
     monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: watched)
     assert cli._run(Config().replace(backend="tensorflow")) == 0
     assert capsys.readouterr().err == ("checked; loading TensorFlow\n" if watched else "")

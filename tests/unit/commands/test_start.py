@@ -31,12 +31,24 @@ def check_two_lines(done: "subprocess.CompletedProcess[str]", package: str) -> N
     assert all(way in remedy for way in ("make setup", "pip install .[cpu]", "Ascend"))
 
 
-COMMANDS = [["train_keras.py"], ["evaluate.py"], ["finetune.py"], ["-m", "densenet_keras", "check"]]
+COMMANDS = [
+    (TRAINING, "numpy"),
+    (["evaluate.py"], "numpy"),
+    (["finetune.py", "--restore", "nowhere", *TRAINING[1:]], "numpy"),
+    (["-m", "densenet_keras", "check"], "tqdm"),
+]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=str)
-def test_a_python_without_numpy_is_told_in_two_lines(command: List[str]) -> None:
-    check_two_lines(bare(command), "numpy")
+@pytest.mark.parametrize(("command", "package"), COMMANDS, ids=str)
+def test_a_python_without_packages_is_told_the_first_in_two_lines(command: List[str], package: str) -> None:
+    check_two_lines(bare(command), package)
+
+
+@pytest.mark.parametrize(("more", "code"), [(["--help"], 0), (["--learning_rat", "0.1"], EXIT_USAGE)])
+def test_help_and_refusals_need_no_package_at_all(more: List[str], code: int) -> None:
+    done = bare(["train_keras.py", *more])
+    assert done.returncode == code
+    assert "has no package" not in done.stderr
 
 
 def test_a_python_without_tensorflow_is_told_before_anything_is_written(tmp_path: Path) -> None:
