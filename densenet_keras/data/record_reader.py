@@ -89,20 +89,29 @@ class RecordReader:
         self.close()
 
     def _image(self, record: int) -> bytes:
-        start = int(self.split.image_start[record])
-        return self._payload(record)[start : start + int(self.split.image_bytes[record])]
+        return self._read(record, int(self.split.image_start[record]), int(self.split.image_bytes[record]))
 
     def _payload(self, record: int) -> bytes:
+        return self._read(record, 0, int(self.split.length[record]))
+
+    def _read(self, record: int, start: int, byte_count: int) -> bytes:
+        """A part of the payload, all of which is checked. No byte of it is copied after it was read."""
         bad = self.split.bad.get(record)
         if bad is not None:
             raise BadRecord(self.split.describe(record), bad.reason, bad.remedy)
+        rest = int(self.split.length[record]) - start - byte_count
         try:
-            descriptor, offset, byte_count = self._place(record)
-            data = os.pread(descriptor, byte_count, offset)
+            descriptor, offset, _ = self._place(record)
+            before = os.pread(descriptor, tfrecord.HEADER_BYTES + start, offset)
+            offset += tfrecord.HEADER_BYTES + start
+            wanted = os.pread(descriptor, byte_count, offset)
+            after = os.pread(descriptor, rest + tfrecord.FOOTER_BYTES, offset + byte_count)
         except OSError as error:
             where = self.split.describe(record)
             raise BadRecord(where, f"cannot be read: {error.strerror}", is_damage=False) from error
-        return self.split.verify(record, data)
+        header, payload = before[: tfrecord.HEADER_BYTES], before[tfrecord.HEADER_BYTES :]
+        self.split.verify(record, header, [payload, wanted, after[:rest]], after[rest:])
+        return wanted
 
     def _fetch_ahead(self, records: np.ndarray) -> None:
         if not hasattr(os, "posix_fadvise"):

@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional, Set, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -126,20 +126,13 @@ class Split:
         path, number, byte = self.place(record)
         return f"{path}: record {number} at byte {byte}"
 
-    def verify(self, record: int, data: bytes) -> bytes:
-        """The payload in `data`, which holds a record with its framing as read from the shard.
-
-        Raises:
-            BadRecord: they do not belong together, or it is another record than the one indexed.
-        """
-        length = int(self.length[record])
-        end = tfrecord.HEADER_BYTES + length
-        payload, footer = data[tfrecord.HEADER_BYTES : end], data[end:]
+    def verify(self, record: int, header: bytes, payload: Sequence[bytes], footer: bytes) -> None:
+        """Raises BadRecord unless header, payload (in pieces) and checksum are those that were indexed."""
         remedy = "it was intact when the index was built: check the disk and copy the file again"
-        if data[: tfrecord.HEADER_BYTES] != tfrecord.header(length):
+        if header != tfrecord.header(int(self.length[record])):
             raise BadRecord(self.describe(record), tfrecord.WRONG_LENGTH, remedy)
         try:
-            tfrecord.check_payload(payload, footer)
+            tfrecord.check_payload(footer, *payload)
         except tfrecord.FormatError as error:
             raise BadRecord(self.describe(record), str(error), remedy) from error
         if footer != struct.pack("<I", self.checksum[record]):
@@ -150,7 +143,6 @@ class Split:
                 f"remove {record_index.FOLDER} in the folder of the data, then start again",
                 is_damage=False,
             )
-        return payload
 
 
 def named_in(text: str) -> str:

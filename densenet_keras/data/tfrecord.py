@@ -61,9 +61,9 @@ def header(length: int) -> bytes:
     return packed + struct.pack("<I", masked_crc32c(packed))
 
 
-def check_payload(payload: bytes, footer: bytes) -> None:
-    """Raises FormatError unless `footer` is the checksum of `payload`."""
-    if len(footer) != FOOTER_BYTES or struct.unpack("<I", footer)[0] != masked_crc32c(payload):
+def check_payload(footer: bytes, *payload: bytes) -> None:
+    """Raises FormatError unless `footer` is the checksum of `payload`, which may lie in pieces."""
+    if len(footer) != FOOTER_BYTES or struct.unpack("<I", footer)[0] != masked_crc32c(*payload):
         raise FormatError(WRONG_CHECKSUM)
 
 

@@ -94,7 +94,7 @@ class Examiner:
             finding = Finding(ERROR, "damaged shard", f"{record.reason}; {lost}", place)
             return Facts(place, (finding,), is_record=False)
         try:
-            tfrecord.check_payload(record.payload, record.footer)
+            tfrecord.check_payload(record.footer, record.payload)
             features = tfrecord.read_example(record.payload)
         except tfrecord.FormatError as error:
             return Facts(place, (Finding(ERROR, "damaged record", str(error), place),))
