@@ -49,8 +49,9 @@ def main() -> None:
         }
         sides = {side: functools.partial(side_by_side.run_command, each) for side, each in commands.items()}
         found = side_by_side.in_turns(sides, options.rounds)
-    for side, readings in found.items():
-        print(f"{side}: {statistics.median(each['seconds'] for each in readings):.1f} s", flush=True)
+    for side, count in (("one", 1), ("all", CHECKPOINTS)):
+        cost = statistics.median(each["cpu_seconds"] for each in found[side])
+        side_by_side.point("checkpoints", count, "evaluating them", cost, "s")
     what = f"evaluating {CHECKPOINTS} checkpoints, {options.images} images, DenseNet-121, {SIZE} px"
     side_by_side.row(what, "evaluating one", side_by_side.ratios(found["all"], found["one"]))
 

@@ -35,14 +35,19 @@ def main() -> None:
     numbers = [int(text) for text in options.ranks.split(",")]
     sides = {f"{ranks}": functools.partial(train, options, ranks) for ranks in (1, *numbers)}
     found = side_by_side.in_turns(sides, options.rounds)
+    network = f"{options.model}, {options.image_size} px"
+    for side, readings in found.items():
+        for what, name in (("step by the clock", "seconds"), ("whole command", "cpu_seconds")):
+            cost = statistics.median(each[name] for each in readings)
+            side_by_side.point(f"ranks on {CORES} cores", int(side), f"{what}, {network}", cost, "s")
     for ranks in numbers:
-        what = f"a step of {ranks} ranks with a thread each, {options.model}, {options.image_size} px"
+        what = f"a step of {ranks} ranks with a thread each, {network}"
         ratios = side_by_side.ratios(found[f"{ranks}"], found["1"], "seconds")
         side_by_side.row(what, f"one rank with {CORES} threads", ratios, "wall-clock time")
 
 
 def train(options: argparse.Namespace, ranks: int) -> side_by_side.Reading:
-    """Seconds for an image, of a run with so many ranks."""
+    """Seconds for a global batch, and processor seconds in all, of a run with so many ranks."""
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         settings: Dict[str, Any] = {
             "model": options.model,
@@ -57,11 +62,11 @@ def train(options: argparse.Namespace, ranks: int) -> side_by_side.Reading:
             "backend": "tensorflow",
             "log_dir": folder,
         }
-        side_by_side.run_command(side_by_side.command("train_keras.py", settings))
+        taken = side_by_side.run_command(side_by_side.command("train_keras.py", settings))
         with open(os.path.join(folder, "metrics.jsonl"), encoding="utf-8") as file:
             lines = [json.loads(line) for line in file]
     speeds = [line["images_per_second"] for line in lines if line.get("images_per_second")]
-    return {"seconds": 1 / statistics.median(speeds[FIRST_STEPS:])}
+    return {**taken, "seconds": options.global_batch / statistics.median(speeds[FIRST_STEPS:])}
 
 
 if __name__ == "__main__":

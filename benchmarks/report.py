@@ -1,9 +1,10 @@
-"""Runs the benchmarks one after the other and writes their table and picture: `make bench`.
+"""Runs the benchmarks one after the other and writes their tables and pictures: `make bench`.
 
     python benchmarks/report.py [--only train_step]
 
 Puts the rows between the markers in docs/performance.md and a picture of them in docs/performance.svg. A row
-is a ratio that one run measured against its peer. A benchmark that fails leaves the old files as they are.
+is a ratio that one run measured against its peer. What something costs at several sizes goes to
+docs/scaling.md and docs/growth.svg. A benchmark that fails leaves the old files as they are.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import sys
 import time
 from typing import Any, Dict, List
 
+import growth_picture
 import side_by_side
 
 from densenet_keras import files
 
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
-PAGE = str(side_by_side.ROOT / "docs" / "performance.md")
-PICTURE = str(side_by_side.ROOT / "docs" / "performance.svg")
+DOCS = side_by_side.ROOT / "docs"
 # Sizes that end within 25 minutes on two cores of their own.
 RUNS = (
     "train_step.py --image_size 224 --batch_size 16 --steps 1 --blocks 3 --sides ours,keras,product",
@@ -43,6 +43,7 @@ RUNS = (
     "first_index.py --rounds 5",
     "growth.py",
 )
+TABLES = {"performance.md": "bench", "scaling.md": "growth"}  # page of the documentation to its marker
 Row = Dict[str, Any]
 
 
@@ -50,19 +51,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="run benchmarks whose command begins so; writes nothing")
     options = parser.parse_args()
-    rows: List[Row] = []
+    for name in TABLES:
+        with_table(name, "")  # pages that will not take their tables are known before 25 minutes of work
+    lines: List[str] = []
     started = time.monotonic()
     for number, command in enumerate(RUNS, start=1):
         if command.startswith(options.only):
             minutes = (time.monotonic() - started) / 60
             print(f"[{number} of {len(RUNS)}, {minutes:.0f} min] {command}", flush=True)
-            rows += run(command)
+            lines += run(command)
     if not options.only:
-        write(rows)
+        write(lines)
 
 
-def run(command: str) -> List[Row]:
-    """The rows that one benchmark prints."""
+def run(command: str) -> List[str]:
+    """What one benchmark prints."""
     script, *arguments = command.split()
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), script)
     done = subprocess.run(
@@ -74,20 +77,39 @@ def run(command: str) -> List[Row]:
     if done.returncode:
         raise SystemExit(f"{command} failed with exit code {done.returncode}; nothing was written")
     lines = done.stdout.splitlines()
-    print("\n".join(line for line in lines if not line.startswith(side_by_side.ROW)), flush=True)
-    return [json.loads(line[len(side_by_side.ROW) :]) for line in lines if line.startswith(side_by_side.ROW)]
+    for line in lines:
+        if not line.startswith((side_by_side.ROW, side_by_side.POINT)):
+            print(line, flush=True)
+    return lines
 
 
-def write(rows: List[Row]) -> None:
-    """Puts table and picture into the documentation."""
-    with open(PAGE, encoding="utf-8") as file:
-        text = file.read()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page = f"{before}{BEGIN}\n{table(rows)}{END}{after}"
-    for path, content in ((PAGE, page), (PICTURE, picture(rows))):
-        with files.whole_file(path) as file:
+def write(lines: List[str]) -> None:
+    """Puts tables and pictures into the documentation."""
+    rows, points = marked(lines, side_by_side.ROW), marked(lines, side_by_side.POINT)
+    pages = {
+        "performance.md": with_table("performance.md", table(rows)),
+        "performance.svg": picture(rows),
+        "scaling.md": with_table("scaling.md", growth_picture.table(points)),
+        "growth.svg": growth_picture.picture(points),
+    }
+    for name, content in pages.items():
+        with files.whole_file(str(DOCS / name)) as file:
             file.write(content)
+
+
+def marked(lines: List[str], mark: str) -> List[Row]:
+    """The results whose lines begin with `mark`."""
+    return [json.loads(line[len(mark) :]) for line in lines if line.startswith(mark)]
+
+
+def with_table(name: str, content: str) -> str:
+    """A page of the documentation with `content` between its markers."""
+    marker = TABLES[name]
+    before, begin, rest = (DOCS / name).read_text(encoding="utf-8").partition(f"<!-- {marker} -->\n")
+    _, end, after = rest.partition(f"<!-- /{marker} -->")
+    if not end:
+        raise SystemExit(f"docs/{name} has no lines <!-- {marker} --> and <!-- /{marker} -->")
+    return before + begin + content + end + after
 
 
 def table(rows: List[Row]) -> str:

@@ -21,7 +21,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 LEARNING_RATE = 0.1
-ROW = "ROW "  # begins the line of a result that `make bench` collects
+# What begins the lines of results that `make bench` collects.
+ROW = "ROW "
+POINT = "POINT "
 Reading = Dict[str, float]
 
 
@@ -133,6 +135,19 @@ def row(what: str, peer: str, values: Sequence[float], how: str = "") -> None:
     print(
         ROW + json.dumps({"what": what, "peer": peer, "ratio": median, "low": low, "high": high, "how": how})
     )
+
+
+def point(of: str, size: int, what: str, cost: float, unit: str) -> None:
+    """Prints what something costs at one size, for people and for the picture of `make bench`.
+
+    Args:
+        of: what there are `size` of, such as pictures.
+        what: what was measured.
+        cost: processor time, unless `what` says another.
+        unit: of `cost`.
+    """
+    print(f"{size} {of}: {what} {cost:.3g} {unit}", flush=True)
+    print(POINT + json.dumps({"of": of, "size": size, "what": what, "cost": cost, "unit": unit}))
 
 
 def photographs(width: int, height: int, count: int = 32) -> List[bytes]:
