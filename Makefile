@@ -1,7 +1,7 @@
 # make setup   .venv with the pinned requirements (finds a Python 3.7 by itself)
 # make demo    a real data set, DenseNet-121 trained on it, its checkpoints evaluated
 # make format  the code as the formatter writes it
-# make bench   the benchmarks, their table and picture in docs/performance.md (aims at 25 minutes on 2 free cores)
+# make bench   the benchmarks: docs/performance.md, docs/scaling.md and their pictures (aims at 25 minutes on 2 free cores)
 # make test    everything that CI runs: lint, types, tests
 SHELL := /bin/bash
 VENV := .venv
