@@ -33,8 +33,10 @@ def test_from_the_digits_to_twenty_pictures_each_of_five_letters_is_better_than_
     data = letters.write(tmp_path / "letters", "ABCDE", train=20, validation=40)
     gains = []
     for seed in SEEDS:  # one of them decides little: thirty steps from one checkpoint end 10 % apart
-        same = ("--data_dir", data, "--max_epochs", EPOCHS, "--T_max", EPOCHS, "--batch_size", 16, "--lr", 0.1,
-                "--seed", seed, *UPRIGHT, *SCHEDULE)  # fmt: skip
+        same = (
+            "--data_dir", data, "--max_epochs", EPOCHS, "--T_max", EPOCHS, "--batch_size", 16, "--lr", 0.1,
+            "--seed", seed, *UPRIGHT, *SCHEDULE,
+        )  # fmt: skip
         tuned, scratch = tmp_path / f"tuned{seed}", tmp_path / f"scratch{seed}"
         commands.run("finetune.py", "--restore", demo, "--log_dir", tuned, *same)
         commands.run(
