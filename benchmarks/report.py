@@ -28,7 +28,7 @@ DOCS = side_by_side.ROOT / "docs"
 RUNS = (
     "train_step.py --image_size 224 --batch_size 16 --steps 1 --blocks 3 --sides ours,keras,product",
     "train_step.py --image_size 224 --batch_size 16 --steps 1 --blocks 3 --sides recompute,ours",
-    "train_step.py --image_size 128 --batch_size 16 --steps 1 --blocks 3 --sides ours,plain,separate",
+    "train_step.py --image_size 128 --batch_size 16 --steps 1 --blocks 3 --sides ours,plain,gradients",
     "evaluation.py --image_size 224 --batch_size 32 --blocks 4",
     "ranks.py --image_size 64 --steps 12 --rounds 2",
     "ranks.py --model densenet_tiny --image_size 32 --global_batch 64 --steps 30 --ranks 2,4,8 --rounds 1",

@@ -9,7 +9,7 @@ step; wall-clock times mean nothing on a machine that others use too.
 
     ours       what a rank runs on a CPU
     plain      --fast_cpu false
-    separate   fast, with the statistics of each normalisation computed by itself
+    gradients  fast gradients of convolutions alone, blocks and transitions in their plain form
     recompute  --recompute
     keras      tf.keras.applications.DenseNet121 and train_on_batch
     product    TensorFlow's product of two matrices: printed is the share of its rate that the first side has
@@ -31,11 +31,11 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import side_by_side
 
-SIDES = ("ours", "plain", "separate", "recompute", "keras", "product")
+SIDES = ("ours", "plain", "gradients", "recompute", "keras", "product")
 NAMES = {
     "ours": "ours",
     "plain": "our step with --fast_cpu false",
-    "separate": "our step without shared statistics",
+    "gradients": "our step with fast gradients of convolutions alone",
     "recompute": "our step with --recompute",
     "keras": "tf.keras.applications with train_on_batch",
 }
@@ -120,7 +120,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Callable[[], Any]]:
     }
     if options.bare:
         settings.update(label_smoothing=0.0, weight_decay=0.0)
-    rearranged = options.worker != "separate"
+    rearranged = options.worker != "gradients"
     with side_by_side.training(options.steps, rearranged=rearranged, **settings) as run_block:
         yield run_block
 
