@@ -11,15 +11,15 @@ a shape; the figures are medians. `difference` is the largest between forms, rel
 from __future__ import annotations
 
 import argparse
-import os
-import resource
+import functools
 import statistics
 from typing import Dict, List, NamedTuple, Tuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import numpy as np
+import side_by_side
+import tensorflow as tf
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+from densenet_keras.network import convolutions
 
 Key = Tuple[str, str]  # what is computed, and how
 
@@ -69,9 +69,8 @@ def _measure(shape: Shape, options: argparse.Namespace) -> Tuple[Dict[Key, float
             times: Dict[Key, List[float]] = {key: [] for key in forms}
             for _ in range(options.repeats):
                 for key, tensor in forms.items():
-                    before = _processor_seconds()
-                    session.run(tensor.op)
-                    times[key].append(_processor_seconds() - before)
+                    taken = side_by_side.reading(functools.partial(session.run, tensor.op))
+                    times[key].append(taken["cpu_seconds"])
     differences = [
         np.abs(result - results[what, "plain"]).max() / np.abs(result).max()
         for (what, _), result in results.items()
@@ -97,22 +96,14 @@ def _forms(shape: Shape, batch: int) -> Dict[Key, tf.Tensor]:
                 images.shape.as_list(), kernel, gradient, strides, "SAME"
             )
     if shape.kernel == 1:
-        rows = tf.reshape(gradient, [-1, filters])
-        of_kernel = tf.matmul(tf.reshape(images, [-1, channels]), rows, transpose_a=True)
-        of_images = tf.matmul(rows, tf.reshape(kernel, [channels, filters]), transpose_b=True)
-        found["kernel", "product"] = tf.reshape(of_kernel, kernel.shape)
-        found["input", "product"] = tf.reshape(of_images, images.shape)
+        found["kernel", "product"] = convolutions.kernel_gradient(images, kernel, gradient)
+        found["input", "product"] = convolutions.input_gradient(images, kernel, gradient)
     return found
 
 
 def _random(name: str, shape: List[int]) -> tf.Variable:
     initializer = tf.random_normal_initializer(seed=1)
     return tf.compat.v1.get_variable(name, shape, initializer=initializer, use_resource=True)
-
-
-def _processor_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":
