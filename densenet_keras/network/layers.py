@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 import tensorflow as tf
 
@@ -140,10 +140,11 @@ def _normalised_relu(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: f
 
 def _new_features(epsilon: float, inputs: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
     """The feature maps that a `DenseLayer` adds, from tensors alone, as `call` computes them."""
-    gamma1, beta1, kernel1, gamma2, beta2, kernel2 = weights
-    x = _normalised_relu(inputs, gamma1, beta1, epsilon)
-    x = tf.nn.conv2d(x, kernel1, strides=1, padding="SAME")
-    return tf.nn.conv2d(_normalised_relu(x, gamma2, beta2, epsilon), kernel2, strides=1, padding="SAME")
+    own = rearranged.LayerWeights(*weights)
+    x = _normalised_relu(inputs, own.gamma1, own.beta1, epsilon)
+    x = tf.nn.conv2d(x, own.kernel1, strides=1, padding="SAME")
+    x = _normalised_relu(x, own.gamma2, own.beta2, epsilon)
+    return tf.nn.conv2d(x, own.kernel2, strides=1, padding="SAME")
 
 
 class DenseLayer(_Composite):
@@ -179,10 +180,16 @@ class DenseLayer(_Composite):
                 drop_rate, seed=derived_seed(self.seed, "dropout"), name="dropout"
             )
 
-    def tensors(self) -> List[tf.Variable]:
-        """The trainable variables in the order in which the layer uses them, frozen or not."""
-        first = [self.bn1.gamma, self.bn1.beta, self.conv1.kernel]
-        return [*first, self.bn2.gamma, self.bn2.beta, self.conv2.kernel]
+    def tensors(self) -> rearranged.LayerWeights:
+        """The trainable variables, frozen or not."""
+        return rearranged.LayerWeights(
+            gamma1=self.bn1.gamma,
+            beta1=self.bn1.beta,
+            kernel1=self.conv1.kernel,
+            gamma2=self.bn2.gamma,
+            beta2=self.bn2.beta,
+            kernel2=self.conv2.kernel,
+        )
 
     def get_config(self) -> Dict[str, Any]:
         return {

@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import tensorflow as tf
 
 from densenet_keras.network.convolutions import input_gradient, kernel_gradient
+from densenet_keras.network.recompute import held
 
 # In place of a scale nearer to zero (a gamma that weight decay has left without effect): what is multiplied
 # by it can then be divided again. Gradients of feature maps move by this times their size, below rounding.
@@ -145,8 +146,7 @@ class _DenseLayer:
         """What `forward` kept, from x and perhaps the bottleneck: the same bits, not before `after`."""
         relu1 = self.norm1(x)
         if keep_bottleneck:
-            with tf.control_dependencies([after]):
-                bottleneck = tf.identity(self._kept[2])
+            bottleneck = held(self._kept[2], after)
         else:
             bottleneck = _convolve(relu1, self._weights.kernel1)
         self._kept = x, relu1, bottleneck, self.norm2(bottleneck)
@@ -204,10 +204,7 @@ class _Block:
             if after is not before:
                 new = tf.gradients(after, before, new)[0]
             if self._block.recompute:
-                # The dependency is what frees memory: all would else be computed again at once, early.
-                with tf.control_dependencies([new]):
-                    result = tf.identity(self._result)
-                x = result[..., : sizes[0]]
+                x = held(self._result, new)[..., : sizes[0]]
                 self.dense_layers[number].compute_again(x, new, self._block.keep_bottlenecks)
             more, more_of_moments, of_weights = self.dense_layers[number].gradients(new)
             upstream, of_moments = upstream + more, _sum(of_moments, more_of_moments)
@@ -251,15 +248,14 @@ def transition(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
     def forward(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         norm = NormalisedRelu(gamma, beta, moments, layer.bn_epsilon)
         relu = norm(x)
-        pooled = tf.nn.avg_pool2d(relu, 2, 2, "VALID")
+        pooled = tf.raw_ops.AvgPool(value=relu, **_PAIR)
         kept.update(norm=norm, relu=relu, pooled=pooled, kernel=kernel)
         return _convolve(pooled, kernel)
 
     def gradients(upstream: tf.Tensor) -> List[tf.Tensor]:
         norm, relu, pooled, kernel = (kept[name] for name in ("norm", "relu", "pooled", "kernel"))
         if layer.recompute:
-            with tf.control_dependencies([upstream]):
-                relu = norm(tf.identity(inputs))
+            relu = norm(held(inputs, upstream))
         of_kernel = kernel_gradient(pooled, kernel, upstream)
         of_pooled = input_gradient(pooled, norm.times_scale(kernel), upstream)
         size = tf.shape(inputs)

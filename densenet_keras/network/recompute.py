@@ -11,6 +11,15 @@ from typing import Any, Callable, List, Sequence, Tuple
 import tensorflow as tf
 
 
+def held(tensor: tf.Tensor, until: tf.Tensor) -> tf.Tensor:
+    """`tensor`, not to be had before `until` is computed.
+
+    This is what frees memory: without it, all that follows would be computed again at once, early.
+    """
+    with tf.control_dependencies([until]):
+        return tf.identity(tensor)
+
+
 def recomputed(result: tf.Tensor, function: Callable[..., tf.Tensor], inputs: Sequence[Any]) -> tf.Tensor:
     """`result` with the gradients of ``function(*inputs)``, which is computed again where they are.
 
@@ -23,9 +32,7 @@ def recomputed(result: tf.Tensor, function: Callable[..., tf.Tensor], inputs: Se
     @tf.custom_gradient
     def replay(value: tf.Tensor, *kept: tf.Tensor) -> Tuple[tf.Tensor, Callable[..., List[Any]]]:
         def gradients(upstream: tf.Tensor) -> List[Any]:
-            # The dependency is what frees memory: without it, all would be computed again at once, early.
-            with tf.control_dependencies([upstream]):
-                again = [tf.identity(tensor) for tensor in kept]
+            again = [held(tensor, upstream) for tensor in kept]
             return [None, *tf.gradients(function(*again), again, upstream)]
 
         return tf.identity(value), gradients
