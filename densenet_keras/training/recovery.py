@@ -79,6 +79,7 @@ class Recovery:
         self._timeout_seconds = float(config.device.first_step_timeout_seconds)
         self._detector = Detector()
         self._kept: Optional[_State] = None
+        self._reader: Optional[Callable[[], Dict[str, np.ndarray]]] = None
         self._chunk_start = first_step
         self._good_step = _regular_checkpoint(self._log_dir, parts.plan, first_step)
 
@@ -94,7 +95,9 @@ class Recovery:
         if not self._parts.backend.repeats_steps:
             return
         if self._kept is None or start - self._kept.step >= KEPT_EVERY_STEPS:
-            self._kept = _State(start, self._read())
+            if self._reader is None:
+                self._reader = self._parts.saver.reader(self._parts.session)
+            self._kept = _State(start, self._reader())
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
         """Raises Diverged if the chunk that ended at `step` went wrong; the same on all ranks."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import time
 from typing import Callable, Optional, Sequence
 
 import tensorflow as tf
@@ -14,6 +16,8 @@ from densenet_keras.schedule import StepLogs
 from densenet_keras.training.callbacks.clock import local_time
 from densenet_keras.training.callbacks.evaluation import TABLE_HEADER, table_row
 from densenet_keras.training.evaluation import EvalResult
+
+NEWS_SECONDS = 1.0  # between two looks for news, which ask a file system that may be far away
 
 
 class Console(tf.keras.callbacks.Callback):
@@ -33,6 +37,7 @@ class Console(tf.keras.callbacks.Callback):
         os.makedirs(log_dir, exist_ok=True)
         self._file = files.GrowingFile(os.path.join(log_dir, log_name))
         self._table_is_open = False
+        self._looked_at = -NEWS_SECONDS
 
     def write(self, line: str) -> None:
         """A line of its own."""
@@ -40,10 +45,14 @@ class Console(tf.keras.callbacks.Callback):
         self._put(line)
 
     def _put(self, line: str) -> None:
-        tqdm.write(f"{line}\n", end="")  # above a progress bar, not into it
+        if getattr(tqdm, "_instances", True):
+            tqdm.write(f"{line}\n", end="")  # above a progress bar, not into it
+        else:
+            sys.stdout.write(f"{line}\n")
         self._file.append(f"{line}\n")
 
     def _write_news(self) -> None:
+        self._looked_at = time.monotonic()
         for line in self._news():
             self.write(line)
 
@@ -54,7 +63,8 @@ class Console(tf.keras.callbacks.Callback):
         self._write_news()
 
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
-        self._write_news()
+        if time.monotonic() - self._looked_at >= NEWS_SECONDS:
+            self._write_news()
         if "images_per_second" in logs:
             self.write(f"{log_line(logs)}  {local_time('%H:%M:%S')}")
 
@@ -76,7 +86,8 @@ class Console(tf.keras.callbacks.Callback):
             )
 
     def close(self) -> None:
-        """Closes the log file."""
+        """Closes the log file, with the last news in it."""
+        self._write_news()
         self._file.close()
 
 

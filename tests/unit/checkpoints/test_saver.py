@@ -92,6 +92,16 @@ def test_a_checkpoint_gives_back_every_variable(tmp_path):
     assert before["global_step"].dtype == np.int64
 
 
+def test_what_a_reader_has_given_stays_as_it_was(tmp_path):
+    net = Net(tmp_path)
+    read = net.saver.reader(net.session)
+    first, values = read(), net.values()
+    net.change()
+    assert_same(first, values)
+    assert_same(read(), net.saver.read(net.session))
+    assert_same(read(), net.values())
+
+
 def test_our_files_are_tensorflows(tmp_path):
     net = Net(tmp_path)
     path = net.save(7)

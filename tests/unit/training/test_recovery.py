@@ -1,5 +1,6 @@
 """Steps that go wrong in real runs: named, stopped at, gone back from."""
 
+import glob
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from densenet_keras.errors import RunError
 from densenet_keras.rank import Rank
 from densenet_keras.schedule import RunPlan
 from densenet_keras.training import objective, steps
+from densenet_keras.training.callbacks import tensorboard
 from densenet_keras.training.divergence import Detector
 from tests.support import commands, poison, records
 
@@ -69,6 +71,23 @@ def bad_step(data_dir):
     """The step, from 1, whose batch holds the white picture."""
     order = TrainOrder(0, IMAGES, BATCH, 0, 1)
     return next(step + 1 for step in range(8) if WHITE in order.batch(step).records)
+
+
+def test_a_checkpoint_is_not_there_before_the_log_lines_of_its_steps(data_dir, tmp_path, monkeypatch):
+    """Otherwise a kill would cost lines that the run which goes on does not write again."""
+    monkeypatch.setattr(tensorboard, "HELD_SECONDS", math.inf)
+    seen, lasting = {}, saver.Saver.write
+
+    def noting(*arguments, **more):
+        (path,) = glob.glob(str(tmp_path / "events.*"))
+        events = tf.compat.v1.train.summary_iterator(path)
+        steps_there = [event.step for event in events if any(v.tag == "loss" for v in event.summary.value)]
+        seen[arguments[3]] = steps_there, [line["step"] for line in lines(tmp_path)]
+        return lasting(*arguments, **more)
+
+    monkeypatch.setattr(saver.Saver, "write", noting)
+    assert train(data_dir, tmp_path, "--max_train_steps", 10) == 10
+    assert seen == {step: (list(range(1, step + 1)),) * 2 for step in (4, 8, 10)}
 
 
 def test_a_step_that_goes_wrong_is_named_with_layer_and_picture(data_dir, tmp_path, poisoned):
