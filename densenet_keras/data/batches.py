@@ -21,15 +21,14 @@ from densenet_keras.data.order import (
     TrainOrder,
     eval_batches_per_rank,
     eval_records,
-    substitute,
 )
+from densenet_keras.data.places import MOST_ATTEMPTS, TrainPlaces, undecodable_record
 from densenet_keras.data.record_reader import RecordReader
 from densenet_keras.data.records import STRICT, BadRecord, Split
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
 PREFETCH_BATCHES = 2
-MOST_ATTEMPTS = 64  # at one place: more than can fail where a run permits less than all to be bad
 
 
 def train_dataset(
@@ -54,91 +53,46 @@ def train_dataset(
     """
     data, image_size = config.data, _image_size(config)
     order = TrainOrder(data.seed, len(split), data.batch_size, topology.rank, topology.size)
-    places = _TrainPlaces(split, data.label_offset, bad or BadRecords(split, STRICT))
+    places = TrainPlaces(split, data.label_offset, bad or BadRecords(split, STRICT))
 
     def read(step: np.int64) -> Tuple[np.ndarray, ...]:
         skipped = stream.skipped_images if stream else 0
         batch, following = order.batch(int(step), skipped), order.batch(int(step) + 1, skipped)
         return places.batch(batch.records, batch.draws, following.records)
 
-    def decode(encoded: tf.Tensor, label: tf.Tensor, draw: tf.Tensor) -> Tuple[tf.Tensor, ...]:
-        image = preprocessing.decode_train(
-            encoded, draw, image_size, data.min_crop_area, data.horizontal_flip
-        )
-        return image, label
+    def batch_of(step: tf.Tensor) -> Tuple[Any, ...]:
+        kinds: List[Tuple[tf.DType, List[int]]] = [
+            (tf.string, []), (tf.int32, []), (tf.int64, []), (tf.int64, [2]), (tf.bool, []), (tf.int32, [2])
+        ]  # fmt: skip
+        whole = [(dtype, [data.batch_size, *shape]) for dtype, shape in kinds]
+        encoded, labels, records, draws, are_jpeg, shapes = _call_numpy(read, [step], whole)
+        windows, flips = preprocessing.random_crops(shapes, draws, data.min_crop_area)
+        return encoded, labels, records, (draws, are_jpeg, windows, flips)
 
-    def careful(_: tf.Tensor, __: tf.Tensor, record: tf.Tensor, draw: tf.Tensor) -> tf.data.Dataset:
+    def decode(encoded: tf.Tensor, label: tf.Tensor, extra: Tuple[tf.Tensor, ...]) -> Tuple[tf.Tensor, ...]:
+        _, is_jpeg, window, flip = extra
+        flip = flip if data.horizontal_flip else None
+        return preprocessing.decode_crop(encoded, is_jpeg, window, flip, image_size), label
+
+    def careful(
+        _: tf.Tensor, __: tf.Tensor, record: tf.Tensor, extra: Tuple[tf.Tensor, ...]
+    ) -> tf.data.Dataset:
+        draw = extra[0]
+
         def attempt(number: tf.Tensor) -> Tuple[tf.Tensor, ...]:
             kinds: List[Tuple[tf.DType, List[int]]] = [(tf.string, []), (tf.int32, [])]
             encoded, label = _call_numpy(places.attempt, [record, draw, number], kinds)
-            return decode(encoded, label, draw)
+            image = preprocessing.decode_train(
+                encoded, draw, image_size, data.min_crop_area, data.horizontal_flip
+            )
+            return image, label
 
         attempts = tf.data.Dataset.range(MOST_ATTEMPTS).map(attempt)
         refused = tf.data.Dataset.from_tensors(record).map(lambda one: _refused(attempts, places.refuse, one))
         return attempts.apply(tf.data.experimental.ignore_errors()).concatenate(refused).take(1)
 
-    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    kinds = [(tf.string, []), (tf.int32, []), (tf.int64, []), (tf.int64, [2])]
-    batches = steps.map(
-        lambda step: _call_numpy(read, [step], [(dtype, [data.batch_size, *shape]) for dtype, shape in kinds])
-    )
+    batches = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(batch_of)
     return _decoded_batches(batches, decode, careful, config)
-
-
-class _TrainPlaces:
-    """The encoded images of places of the stream, of others where bad records stand."""
-
-    def __init__(self, split: Split, label_offset: int, bad: BadRecords) -> None:
-        self._split, self._label_offset, self._bad = split, label_offset, bad
-        self._reader = RecordReader(split)
-
-    def batch(self, records: np.ndarray, draws: np.ndarray, following: np.ndarray) -> Tuple[np.ndarray, ...]:
-        """Encoded images, labels, the records whose places these are, and their draws."""
-        taken, attempts = records.copy(), np.zeros(len(records), np.int64)
-
-        def instead(row: int, record: int, error: BadRecord) -> int:
-            self._bad.add(record, error)
-            attempts[row] += 1
-            return self._substitute(records[row], draws[row], int(attempts[row]))
-
-        encoded = self._reader.images(taken, following, instead)
-        return encoded, self._labels(taken), records, draws
-
-    def attempt(self, record: np.int64, draw: np.ndarray, number: np.int64) -> Tuple[np.ndarray, ...]:
-        """Encoded image and label of the record that is tried at a place after `number` undecodable ones."""
-        undecodable = 0
-        for attempt in range(MOST_ATTEMPTS):
-            tried = self._substitute(record, draw, attempt)
-            try:
-                encoded = self._reader.images(np.array([tried]))[0]
-            except BadRecord as error:
-                if not error.is_damage:
-                    raise
-                self._bad.add(tried, error)
-                continue
-            if undecodable == number:
-                return encoded, self._labels(np.array([tried]))[0]
-            undecodable += 1
-            if undecodable == number:
-                self._bad.add(tried, _undecodable(self._split, tried))
-        raise self._none(record)
-
-    def refuse(self, record: np.int64) -> None:
-        """Says why no attempt was good."""
-        self._bad.check()
-        raise self._none(record)
-
-    def _none(self, record: np.int64) -> BadRecord:
-        tried = f"it is bad, and so were {MOST_ATTEMPTS - 1} others tried in its place"
-        return BadRecord(self._split.describe(int(record)), tried)
-
-    def _substitute(self, record: np.int64, draw: np.ndarray, attempt: int) -> int:
-        if attempt >= MOST_ATTEMPTS:
-            raise self._none(record)
-        return int(record) if attempt == 0 else substitute(draw, attempt, len(self._split))
-
-    def _labels(self, records: np.ndarray) -> np.ndarray:
-        return (self._split.label[records] - np.int32(self._label_offset)).astype(np.int32)
 
 
 def eval_dataset(
@@ -178,7 +132,7 @@ def eval_dataset(
         return image, label, weight
 
     def blank(record: np.int64) -> np.float32:
-        noted.add(int(record), _undecodable(split, int(record)))
+        noted.add(int(record), undecodable_record(split, int(record)))
         return np.float32(0.0)
 
     def careful(
@@ -238,14 +192,6 @@ def _decoded_batches(
             decoded, cycle_length=1, sloppy=False, buffer_output_elements=1, prefetch_input_elements=1
         )
     return batches.prefetch(1).apply(one_ahead).prefetch(PREFETCH_BATCHES)
-
-
-def _undecodable(split: Split, record: int) -> BadRecord:
-    return BadRecord(
-        split.describe(record),
-        "the image cannot be decoded, though its checksum matches: it was written damaged",
-        "write the shard anew without it",
-    )
 
 
 def _refused(

@@ -6,7 +6,7 @@ and device, and a quarter less host time, than normalised float32.
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Optional, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -17,6 +17,8 @@ CROP_ATTEMPTS = 10
 # Evaluation resizes the short side to 256 for an input of 224 (paper section 4.1), in proportion for others.
 EVAL_RESIZE, EVAL_CROP = 256, 224
 
+# Random numbers for an image: four for each attempt at a crop, then the mirroring. Fewer would be other ones.
+_DRAWS = (5, CROP_ATTEMPTS)
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
@@ -45,10 +47,43 @@ def decode_train(
         min_crop_area: smallest share of the image area that the crop covers.
         horizontal_flip: whether every second image is mirrored, as the seed pair decides.
     """
-    *draws, flips = tf.unstack(tf.random.stateless_uniform([5, CROP_ATTEMPTS], seed_pair))
     is_jpeg = tf.equal(tf.strings.substr(encoded, 0, len(_JPEG_MAGIC)), _JPEG_MAGIC)
     shape = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2], lambda: _png_shape(encoded))
-    window = random_window(shape, draws, min_crop_area)
+    windows, flips = random_crops(shape[tf.newaxis], seed_pair[tf.newaxis], min_crop_area)
+    return decode_crop(encoded, is_jpeg, windows[0], flips[0] if horizontal_flip else None, image_size)
+
+
+def random_crops(
+    shapes: tf.Tensor, seed_pairs: tf.Tensor, min_crop_area: float
+) -> Tuple[tf.Tensor, tf.Tensor]:
+    """Windows of n images, as `random_windows` gives them, and whether to mirror each: [n] bool.
+
+    Every image gets what it would get by itself.
+
+    Args:
+        shapes: [n, 2] int32; heights and widths in pixels.
+        seed_pairs: [n, 2] int64; n is static.
+    """
+    # As tf.random.stateless_uniform, which goes on to multiply by 1 and to add 0.
+    rows = [
+        tf.raw_ops.StatelessRandomUniform(shape=_DRAWS, seed=pair, dtype=tf.float32)
+        for pair in tf.unstack(seed_pairs)
+    ]
+    *draws, flips = tf.unstack(tf.stack(rows), axis=1)
+    return random_windows(shapes, draws, min_crop_area), flips[:, 0] < 0.5
+
+
+def decode_crop(
+    encoded: tf.Tensor, is_jpeg: tf.Tensor, window: tf.Tensor, flip: Optional[tf.Tensor], image_size: int
+) -> tf.Tensor:
+    """A window of the image, resized, mirrored if `flip` says so: [image_size, image_size, 3] uint8.
+
+    Args:
+        encoded: string scalar; JPEG or PNG, in colour, grey or CMYK.
+        is_jpeg: bool scalar.
+        window: [4] int32; y, x, height, width.
+        flip: bool scalar, or None for no mirrored image ever.
+    """
     crop = tf.cond(
         is_jpeg,
         # Returns other formats uncropped, without an error. fancy_upscaling stays on: with it off,
@@ -57,8 +92,8 @@ def decode_train(
         lambda: _cut(tf.image.decode_png(encoded, channels=3), window),
     )
     image = _rounded(_resized(crop, tf.constant([image_size, image_size])))
-    if horizontal_flip:
-        image = tf.cond(flips[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+    if flip is not None:
+        image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
     image.set_shape([image_size, image_size, 3])
     return image
 
@@ -88,30 +123,30 @@ def eval_view(image: tf.Tensor, image_size: int) -> tf.Tensor:
     return crop
 
 
-def random_window(shape: tf.Tensor, draws: Sequence[tf.Tensor], min_crop_area: float) -> tf.Tensor:
-    """A crop with the law of tf.image.sample_distorted_bounding_box, as a function of `draws`.
+def random_windows(shapes: tf.Tensor, draws: Sequence[tf.Tensor], min_crop_area: float) -> tf.Tensor:
+    """Crops with the law of tf.image.sample_distorted_bounding_box, as a function of `draws`.
 
     That operation has no stateless form. Its law: aspect ratio uniform, then the height uniform
     among those that keep the area in bounds, then the place uniform, the last row and column of
     places left out. The first of ten attempts that fits counts; if none does, the whole image.
 
     Args:
-        shape: [2] int32; height and width of the image in pixels.
-        draws: four times [attempts] float32, uniform in [0, 1).
+        shapes: [n, 2] int32; heights and widths of the images in pixels.
+        draws: four times [n, CROP_ATTEMPTS] float32, uniform in [0, 1).
         min_crop_area: smallest share of the image area; at most all of it is taken.
 
     Returns:
-        [4] int32: y, x, height, width.
+        [n, 4] int32: y, x, height, width.
     """
-    whole = tf.concat([[0, 0], shape], axis=0)
+    whole = tf.concat([tf.zeros_like(shapes), shapes], axis=1)
     if min_crop_area >= 1.0:
         return whole
-    limit_height, limit_width = tf.unstack(tf.cast(shape, tf.float32), num=2)
+    limit_height, limit_width = tf.split(tf.cast(shapes, tf.float32), 2, axis=1)
     min_area = limit_height * limit_width * max(min_crop_area, 1e-9)  # never an empty crop
     aspect = MIN_ASPECT + draws[0] * (MAX_ASPECT - MIN_ASPECT)
     # Both sides within the image keep the area within it, too.
     highest = tf.minimum(limit_height, tf.floor((limit_width + 0.5) / aspect))
-    lowest = tf.minimum(highest, tf.math.rint(tf.sqrt(min_area / aspect)))
+    lowest = tf.minimum(highest, tf.math.rint(_root(min_area / aspect)))
     height = lowest + tf.floor(draws[1] * (highest - lowest + 1.0))
     # Rounding may have left the area a little too small: one row more then.
     height += tf.cast(height * tf.math.rint(height * aspect) < min_area, tf.float32)
@@ -119,10 +154,22 @@ def random_window(shape: tf.Tensor, draws: Sequence[tf.Tensor], min_crop_area: f
     fits = (height * width >= min_area) & (height <= limit_height) & (width <= limit_width)
     y = tf.floor(draws[2] * (limit_height - height))
     x = tf.floor(draws[3] * (limit_width - width))
-    attempts = tf.cast(tf.stack([y, x, height, width], axis=1), tf.int32)
     # The whole image stands behind the attempts and fits always.
-    first = tf.argmax(tf.cast(tf.concat([fits, [True]], axis=0), tf.int32), output_type=tf.int32)
-    return tf.concat([attempts, whole[tf.newaxis]], axis=0)[first]
+    attempts = tf.cast(tf.stack([y, x, height, width], axis=2), tf.int32)
+    attempts = tf.concat([attempts, whole[:, tf.newaxis]], axis=1)
+    fits = tf.concat([fits, tf.ones_like(fits[:, :1])], axis=1)
+    first = tf.argmax(tf.cast(fits, tf.int32), axis=1, output_type=tf.int32)
+    return tf.gather_nd(attempts, tf.stack([tf.range(tf.size(first)), first], axis=1))
+
+
+def _root(values: tf.Tensor) -> tf.Tensor:
+    """Square roots of [n, attempts] float32, row by row.
+
+    TensorFlow approximates those that fill a vector register and computes the rest of a tensor exactly: over
+    several rows at once, an image's crop would depend on the batch that it is in. (Not with tf.split and
+    tf.concat: TensorFlow's optimizer makes one square root of those.)
+    """
+    return tf.stack([tf.sqrt(row) for row in tf.unstack(values)])
 
 
 def _png_shape(encoded: tf.Tensor) -> tf.Tensor:

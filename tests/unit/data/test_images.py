@@ -6,6 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from densenet_keras.data import images as preprocessing
+from tests.support import plain_input
 from tests.support import records as fake
 
 
@@ -159,17 +160,20 @@ def test_whole_image_when_the_crop_may_not_shrink():
 
 
 def stateless_windows(height, width, min_crop_area, count):
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    seeds = np.stack([np.full(count, 11), np.arange(count)], axis=1)
+    return windows_and_flips(np.full([count, 2], [height, width], np.int32), seeds, min_crop_area)[0]
 
-        def window(draw):
-            uniform = tf.random.stateless_uniform(
-                [4, preprocessing.CROP_ATTEMPTS], tf.stack([tf.constant(11, tf.int64), draw])
-            )
-            return preprocessing.random_window(
-                tf.constant([height, width]), tf.unstack(uniform), min_crop_area
-            )
 
-        return session.run(tf.map_fn(window, tf.range(count, dtype=tf.int64), dtype=tf.int32))
+def windows_and_flips(shapes, seeds, min_crop_area, at_once=50):
+    """What `random_crops` says of many images, so many at a time."""
+    runner = Runner(
+        lambda sides, pairs: preprocessing.random_crops(sides, pairs, min_crop_area),
+        (tf.int32, [at_once, 2]),
+        (tf.int64, [at_once, 2]),
+    )
+    parts = [slice(first, first + at_once) for first in range(0, len(shapes), at_once)]
+    windows, flips = zip(*(runner(shapes[part], seeds[part]) for part in parts))
+    return np.concatenate(windows), np.concatenate(flips)
 
 
 def reference_windows(height, width, min_crop_area, count):
@@ -231,6 +235,46 @@ def test_image_that_admits_no_crop_is_taken_whole():
     np.testing.assert_array_equal(windows, [[0, 0, 10, 400]] * 50)
 
 
+# Crops of many images at once
+
+
+SIDES = (1, 2, 3, 5, 17, 32, 100, 255, 256, 341, 375, 500, 1023, 4000, 65500)
+
+
+@pytest.mark.parametrize("min_crop_area", [0.0, 0.08, 0.3, 0.999, 1.0])
+@pytest.mark.parametrize("at_once", [1, 7, 32])
+def test_an_image_has_the_same_crop_among_any_others(min_crop_area, at_once):
+    random = np.random.RandomState(int(1000 * min_crop_area) + at_once)
+    count = 10 * 7 * 32
+    shapes = random.choice(SIDES, [count, 2]).astype(np.int32)
+    passes, places = random.randint(0, 1 << 63, count), random.randint(0, 1 << 40, count)
+    seeds = np.stack([passes, places], axis=1)
+    windows, flips = windows_and_flips(shapes, seeds, min_crop_area, at_once)
+    runner = Runner(
+        lambda sides, pairs: tf.map_fn(
+            lambda one: plain_input.crop(*one, min_crop_area), (sides, pairs), dtype=(tf.int32, tf.bool)
+        ),
+        (tf.int32, [None, 2]),
+        (tf.int64, [None, 2]),
+    )
+    expected_windows, expected_flips = runner(shapes, seeds)
+    np.testing.assert_array_equal(windows, expected_windows)
+    np.testing.assert_array_equal(flips, expected_flips)
+
+
+def test_square_roots_of_a_row_have_the_bits_that_they_have_alone():
+    """A vector register holds four, eight or sixteen floats, a row ten: among others they would be mixed."""
+    values = np.random.RandomState(0).uniform(0, 1e6, [33, 10]).astype(np.float32)
+    alone = Runner(tf.sqrt, (tf.float32, [10]))
+    expected = [alone(row) for row in values]
+    np.testing.assert_array_equal(Runner(preprocessing._root, (tf.float32, [33, 10]))(values), expected)
+    # Other optimizers are at work here:
+    within = tf.data.Dataset.from_tensors(values).map(preprocessing._root)
+    with tf.compat.v1.Session() as session:
+        found = session.run(tf.compat.v1.data.make_one_shot_iterator(within).get_next())
+    np.testing.assert_array_equal(found, expected)
+
+
 # Normalisation and shapes
 
 
@@ -270,12 +314,6 @@ def test_shapes_are_static():
 # Short cuts change no pixel
 
 
-def plainly_resized(image, sides):
-    """What every short cut must equal: one resizing of the bytes, rounded half up."""
-    resized = tf.compat.v1.image.resize_bilinear(image[tf.newaxis], sides, half_pixel_centers=True)[0]
-    return tf.cast(resized + 0.5, tf.uint8)
-
-
 def noise(height, width):
     return np.random.RandomState(height * 1000 + width).randint(0, 256, (height, width, 3)).astype(np.uint8)
 
@@ -290,7 +328,7 @@ def test_resizing_from_either_type_gives_the_same_pixels(shape, size):
     runner = Runner(
         lambda image: (
             preprocessing._rounded(preprocessing._resized(image, tf.constant([size, size + 2]))),
-            plainly_resized(image, [size, size + 2]),
+            plain_input.resized(image, [size, size + 2]),
         ),
         (tf.uint8, [None, None, None]),
     )
@@ -303,7 +341,7 @@ def plain_eval(image, size):
     short = round(size * 256 / 224)
     wanted = tf.cast(tf.math.rint(sides * (short / tf.reduce_min(sides))), tf.int32)
     corner = (wanted - size) // 2
-    return tf.slice(plainly_resized(image, wanted), tf.concat([corner, [0]], 0), [size, size, 3])
+    return tf.slice(plain_input.resized(image, wanted), tf.concat([corner, [0]], 0), [size, size, 3])
 
 
 @pytest.mark.parametrize(
