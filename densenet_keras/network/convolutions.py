@@ -12,6 +12,8 @@ from typing import Any, Iterator, NamedTuple, Sequence, Tuple
 
 import tensorflow as tf
 
+from densenet_keras.network.constants import integers
+
 PLAIN, PRODUCT, LABELLED = "plain", "product", "labelled"
 # A second set of kernels for both gradients, which TensorFlow registers for the CPU alone.
 _LABELS = {"Conv2DBackpropFilter": "eigen_tensor", "Conv2DBackpropInput": "eigen_tensor"}
@@ -42,13 +44,13 @@ def form_of(kernel_shape: Sequence[int]) -> str:
 
 def input_gradient(images: tf.Tensor, kernel: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     """The gradient with respect to `images`, of which only the shape is used."""
-    shape = images.shape if images.shape.is_fully_defined() else tf.shape(images)
+    shape = integers(images.shape) if images.shape.is_fully_defined() else tf.shape(images)
     form = form_of(kernel.shape.as_list())
     if form == PRODUCT:
         channels, filters = kernel.shape.as_list()[2:]
-        rows = tf.reshape(upstream, [-1, filters])
-        product = tf.matmul(rows, tf.reshape(kernel, [channels, filters]), transpose_b=True)
-        return tf.reshape(product, shape)
+        rows = tf.reshape(upstream, integers([-1, filters]))
+        matrix = tf.reshape(kernel, integers([channels, filters]))
+        return tf.reshape(tf.matmul(rows, matrix, transpose_b=True), shape)
     with _kernels_of(form):
         return tf.raw_ops.Conv2DBackpropInput(
             input_sizes=shape, filter=kernel, out_backprop=upstream, **_SAME
@@ -57,22 +59,22 @@ def input_gradient(images: tf.Tensor, kernel: tf.Tensor, upstream: tf.Tensor) ->
 
 def kernel_gradient(images: tf.Tensor, kernel: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     """The gradient with respect to `kernel`, of which only the shape is used."""
-    form = form_of(kernel.shape.as_list())
+    form, shape = form_of(kernel.shape.as_list()), integers(kernel.shape)
     if form == PRODUCT:
-        return tf.reshape(_pixels_product(images, upstream), kernel.shape)
+        return tf.reshape(_pixels_product(images, upstream), shape)
     with _kernels_of(form):
         return tf.raw_ops.Conv2DBackpropFilter(
-            input=images, filter_sizes=kernel.shape, out_backprop=upstream, **_SAME
+            input=images, filter_sizes=shape, out_backprop=upstream, **_SAME
         )
 
 
 def _pixels_product(images: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     """``[channels, filters]``: sums over pixels of the products of each channel with each filter."""
-    channels, filters = images.shape[-1], upstream.shape[-1]
-    left, right = tf.reshape(images, [-1, channels]), tf.reshape(upstream, [-1, filters])
+    channels, filters = int(images.shape[-1]), int(upstream.shape[-1])
+    left, right = (tf.reshape(x, integers([-1, x.shape[-1]])) for x in (images, upstream))
     # The operand that is transposed is gathered element by element: the narrow one, if there is one.
-    if int(channels) > int(filters):
-        return tf.transpose(tf.matmul(right, left, transpose_a=True))
+    if channels > filters:
+        return tf.transpose(tf.matmul(right, left, transpose_a=True), integers([1, 0]))
     return tf.matmul(left, right, transpose_a=True)
 
 

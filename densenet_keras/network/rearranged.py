@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 import tensorflow as tf
 
+from densenet_keras.network.constants import integer, integers, number
 from densenet_keras.network.convolutions import input_gradient, kernel_gradient
 from densenet_keras.network.recompute import held
 
@@ -29,10 +30,20 @@ _PAIR = {"ksize": [1, 2, 2, 1], "strides": [1, 2, 2, 1], "padding": "VALID"}
 
 
 class Moments(NamedTuple):
-    """Mean and variance over the batch, ``[channels] float32``, or the gradients with respect to them."""
+    """Mean and variance over the batch, ``[channels] float32``."""
 
     mean: tf.Tensor
     variance: tf.Tensor
+
+
+class GradientSums(NamedTuple):
+    """Sums over the batch of gradients with respect to x, moments held, ``[channels] float32``.
+
+    They lead to the gradient through the moments (Ioffe and Szegedy 2015, section 3).
+    """
+
+    plain: tf.Tensor
+    weighted: tf.Tensor  # by (x - mean) / (variance + epsilon)
 
 
 class Pixels:
@@ -46,27 +57,36 @@ class Pixels:
         size = features.shape[:3]
         if size.is_fully_defined():
             batch, height, width = size.as_list()
-            self.count: Any = float(batch * height * width)
+            count = float(batch * height * width)
+            self._one_by_count, self._minus_one_by_count = number(1.0 / count), number(-1.0 / count)
+            self._unbiased = number(count / max(count - 1.0, 1.0))
         else:
             batch, height, width = tf.unstack(tf.shape(features)[:3])
-            self.count = tf.cast(batch * height * width, tf.float32)
+            pixel_count = tf.cast(batch * height * width, tf.float32)
+            self._one_by_count, self._minus_one_by_count = 1.0 / pixel_count, -1.0 / pixel_count
+            self._unbiased = pixel_count / tf.maximum(pixel_count - 1.0, 1.0)
         self._area = height * width
         self._ones = tf.fill([batch, 1, self._area], 1.0)
 
     def sums(self, x: tf.Tensor) -> tf.Tensor:
         """``[channels]``, image by image and then over images, which also loses fewer digits."""
-        channels = x.shape[-1]
-        return tf.reduce_sum(tf.matmul(self._ones, tf.reshape(x, [-1, self._area, channels])), axis=[0, 1])
+        shape = [-1, self._area, x.shape[-1]]
+        rows = tf.reshape(x, shape if isinstance(self._area, tf.Tensor) else integers(shape))
+        return tf.reduce_sum(tf.matmul(self._ones, rows), axis=integers([0, 1]))
 
     def moments(self, x: tf.Tensor) -> Moments:
         # With the mean taken off first: E[x^2] - E[x]^2 would cancel digits.
-        mean = self.sums(x) / self.count
-        return Moments(mean, self.sums(tf.math.squared_difference(x, mean)) / self.count)
+        mean = self.sums(x) * self._one_by_count
+        return Moments(mean, self.sums(tf.math.squared_difference(x, mean)) * self._one_by_count)
 
-    def through_moments(self, x: tf.Tensor, moments: Moments, upstream: Moments) -> tf.Tensor:
-        """The gradient with respect to `x` of its `moments`, given the gradients with respect to them."""
-        factor = upstream.variance * (2.0 / self.count)
-        return tf.nn.bias_add(x * factor, upstream.mean / self.count - factor * moments.mean)
+    def unbiased(self, variance: tf.Tensor) -> tf.Tensor:
+        """A variance of `moments` with Bessel's correction."""
+        return variance * self._unbiased
+
+    def through_moments(self, x: tf.Tensor, moments: Moments, sums: GradientSums) -> tf.Tensor:
+        """The gradient of `x` through its `moments`: ``-(plain + weighted * (x - mean)) / pixels``."""
+        factor = sums.weighted * self._minus_one_by_count
+        return tf.nn.bias_add(x * factor, sums.plain * self._minus_one_by_count - factor * moments.mean)
 
 
 class NormalisedRelu:
@@ -79,33 +99,31 @@ class NormalisedRelu:
 
     def __init__(self, gamma: tf.Tensor, beta: tf.Tensor, moments: Moments, epsilon: float) -> None:
         self.moments = moments
-        self._inverse = tf.math.rsqrt(moments.variance + epsilon)
+        self._inverse = tf.math.rsqrt(moments.variance + number(epsilon))
         scale = gamma * self._inverse
         self._shift = beta - moments.mean * scale
-        tiny = tf.less(tf.abs(scale), _SMALLEST_SCALE)
-        self._scale = tf.where(tiny, tf.fill(tf.shape(scale), _SMALLEST_SCALE), scale)
+        smallest = number(_SMALLEST_SCALE)
+        self._scale = tf.compat.v2.where(tf.less(tf.abs(scale), smallest), smallest, scale)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(tf.nn.bias_add(x * self._scale, self._shift))
 
     def times_scale(self, kernel: tf.Tensor) -> tf.Tensor:
         """``[height, width, channels, filters]``: with it, the gradients of a convolution are scaled."""
-        return kernel * self._scale[:, tf.newaxis]
+        return kernel * tf.reshape(self._scale, integers([-1, 1]))
 
     def gradients(
         self, scaled: tf.Tensor, x: tf.Tensor, pixels: Pixels
-    ) -> Tuple[tf.Tensor, tf.Tensor, Moments]:
-        """With respect to gamma, beta and the moments.
+    ) -> Tuple[tf.Tensor, tf.Tensor, GradientSums]:
+        """With respect to gamma and beta, and the sums that lead to that through the moments.
 
         Args:
             scaled: the gradient with respect to x through this alone, moments held: that of the result,
                 zero where the result is, times the scale.
         """
         total = pixels.sums(scaled)
-        centred = pixels.sums(scaled * x) - self.moments.mean * total
-        gamma = centred * self._inverse / self._scale
-        of_moments = Moments(-total, -0.5 * tf.square(self._inverse) * centred)
-        return gamma, total / self._scale, of_moments
+        normalised = (pixels.sums(scaled * x) - self.moments.mean * total) * self._inverse
+        return normalised / self._scale, total / self._scale, GradientSums(total, normalised * self._inverse)
 
 
 def masked(upstream: tf.Tensor, result: tf.Tensor) -> tf.Tensor:
@@ -125,22 +143,31 @@ class LayerWeights(NamedTuple):
 
 
 class _DenseLayer:
-    """The new feature maps of a layer, with what their gradients need."""
+    """A layer of a block: its new feature maps, with what the gradients need of them.
 
-    def __init__(self, weights: LayerWeights, epsilon: float, pixels: Pixels) -> None:
-        self._weights, self._epsilon, self._pixels = weights, epsilon, pixels
+    Attributes:
+        norm1, norm2: its normalisations.
+        features: the new feature maps.
+        moments: of the new feature maps.
+    """
 
-    def forward(self, x: tf.Tensor, moments: Moments) -> tf.Tensor:
-        """``[batch, height, width, growth_rate]`` of the concatenated `x`."""
-        weights = self._weights
-        self.norm1 = NormalisedRelu(weights.gamma1, weights.beta1, moments, self._epsilon)
+    def __init__(self, layer: Any, weights: LayerWeights, pixels: Pixels) -> None:
+        self._layer, self._weights, self._pixels = layer, weights, pixels
+
+    def forward(self, x: tf.Tensor, moments: Moments) -> None:
+        """Computes the attributes from the concatenated `x`."""
+        weights, epsilon = self._weights, self._layer.bn_epsilon
+        self.norm1 = NormalisedRelu(weights.gamma1, weights.beta1, moments, epsilon)
         relu1 = self.norm1(x)
         bottleneck = _convolve(relu1, weights.kernel1)
         moments2 = self._pixels.moments(bottleneck)
-        self.norm2 = NormalisedRelu(weights.gamma2, weights.beta2, moments2, self._epsilon)
+        self.norm2 = NormalisedRelu(weights.gamma2, weights.beta2, moments2, epsilon)
         relu2 = self.norm2(bottleneck)
         self._kept = x, relu1, bottleneck, relu2
-        return _convolve(relu2, weights.kernel2)
+        self._result = self.features = _convolve(relu2, weights.kernel2)
+        if self._layer.dropout is not None:
+            self.features = self._layer.dropout(self._result, training=True)
+        self.moments = self._pixels.moments(self.features)
 
     def compute_again(self, x: tf.Tensor, after: tf.Tensor, keep_bottleneck: bool) -> None:
         """What `forward` kept, from x and perhaps the bottleneck: the same bits, not before `after`."""
@@ -151,66 +178,74 @@ class _DenseLayer:
             bottleneck = _convolve(relu1, self._weights.kernel1)
         self._kept = x, relu1, bottleneck, self.norm2(bottleneck)
 
-    def gradients(self, upstream: tf.Tensor) -> Tuple[tf.Tensor, Moments, List[tf.Tensor]]:
-        """With respect to x, to its moments and to the weights."""
+    def through_dropout(self, upstream: tf.Tensor) -> tf.Tensor:
+        """The gradient with respect to the feature maps before dropout, if there is any."""
+        if self._result is self.features:
+            return upstream
+        return tf.gradients(self.features, self._result, upstream)[0]
+
+    def gradients(self, upstream: tf.Tensor) -> Tuple[tf.Tensor, GradientSums, List[tf.Tensor]]:
+        """With respect to x, moments held, and to the weights; and the sums for x's moments."""
         weights, pixels = self._weights, self._pixels
         x, relu1, bottleneck, relu2 = self._kept
         kernel2 = kernel_gradient(relu2, weights.kernel2, upstream)
         scaled = masked(input_gradient(relu2, self.norm2.times_scale(weights.kernel2), upstream), relu2)
-        gamma2, beta2, of_moments = self.norm2.gradients(scaled, bottleneck, pixels)
-        upstream = scaled + pixels.through_moments(bottleneck, self.norm2.moments, of_moments)
+        gamma2, beta2, sums = self.norm2.gradients(scaled, bottleneck, pixels)
+        upstream = scaled + pixels.through_moments(bottleneck, self.norm2.moments, sums)
         kernel1 = kernel_gradient(relu1, weights.kernel1, upstream)
         scaled = masked(input_gradient(relu1, self.norm1.times_scale(weights.kernel1), upstream), relu1)
-        gamma1, beta1, of_moments = self.norm1.gradients(scaled, x, pixels)
-        return scaled, of_moments, [gamma1, beta1, kernel1, gamma2, beta2, kernel2]
+        gamma1, beta1, sums = self.norm1.gradients(scaled, x, pixels)
+        return scaled, sums, [gamma1, beta1, kernel1, gamma2, beta2, kernel2]
 
 
 class _Block:
-    """The forward pass of a block, and its backward pass."""
+    """The forward pass of a block, and its backward pass.
+
+    Attributes:
+        layers: after the forward pass.
+    """
 
     def __init__(self, pixels: Pixels, block: Any) -> None:
-        self._pixels, self._block, self._layers = pixels, block, block.dense_layers
+        self._pixels, self._block = pixels, block
+        self.layers: List[_DenseLayer] = []
 
     def forward(self, inputs: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
         size = len(LayerWeights._fields)
-        self._moments = [self._pixels.moments(inputs)]
-        self._new: List[Tuple[tf.Tensor, tf.Tensor]] = []
-        self.dense_layers: List[_DenseLayer] = []
-        x = inputs
-        for number, layer in enumerate(self._layers):
-            own = LayerWeights(*weights[number * size : (number + 1) * size])
-            dense_layer = _DenseLayer(own, layer.bn_epsilon, self._pixels)
+        self._inputs, self._moments = inputs, self._pixels.moments(inputs)
+        x, moments = inputs, [self._moments]
+        for index, layer in enumerate(self._block.dense_layers):
+            own = LayerWeights(*weights[index * size : (index + 1) * size])
             with tf.name_scope(layer.name):
-                before = dense_layer.forward(x, _joined(self._moments))
-                after = before if layer.dropout is None else layer.dropout(before, training=True)
-                self._moments.append(self._pixels.moments(after))
-                x = tf.concat([x, after], axis=-1)
-            self.dense_layers.append(dense_layer)
-            self._new.append((before, after))
-        self._inputs, self._result = inputs, x
+                computed = _DenseLayer(layer, own, self._pixels)
+                computed.forward(x, _joined(moments))
+                moments.append(computed.moments)
+                x = tf.concat([x, computed.features], axis=integer(3))
+            self.layers.append(computed)
+        self._result = x
         return x
 
     def gradients(self, upstream: tf.Tensor) -> List[tf.Tensor]:
         """With respect to the inputs and to all weights of all layers."""
         found: List[tf.Tensor] = []
-        of_moments: Optional[Moments] = None  # no layer of the block sees the last feature maps
-        for number in reversed(range(len(self._layers))):
-            before, after = self._new[number]
-            sizes = [int(upstream.shape[-1]) - int(after.shape[-1]), int(after.shape[-1])]
-            upstream, new = tf.split(upstream, sizes, axis=-1)
-            if of_moments is not None:
-                of_moments, own = _split(of_moments, sizes)
-                new += self._pixels.through_moments(after, self._moments[number + 1], own)
-            if after is not before:
-                new = tf.gradients(after, before, new)[0]
+        sums: Optional[GradientSums] = None  # no layer of the block sees the last feature maps
+        for layer in reversed(self.layers):
+            new_channels = int(layer.features.shape[-1])
+            sizes = [int(upstream.shape[-1]) - new_channels, new_channels]
+            upstream, new = _split(upstream, sizes, axis=3)
+            if sums is not None:
+                (plain, new_plain), (weighted, new_weighted) = (_split(each, sizes) for each in sums)
+                sums, own = GradientSums(plain, weighted), GradientSums(new_plain, new_weighted)
+                new += self._pixels.through_moments(layer.features, layer.moments, own)
+            new = layer.through_dropout(new)
             if self._block.recompute:
                 x = held(self._result, new)[..., : sizes[0]]
-                self.dense_layers[number].compute_again(x, new, self._block.keep_bottlenecks)
-            more, more_of_moments, of_weights = self.dense_layers[number].gradients(new)
-            upstream, of_moments = upstream + more, _sum(of_moments, more_of_moments)
+                layer.compute_again(x, new, self._block.keep_bottlenecks)
+            more, more_sums, of_weights = layer.gradients(new)
+            upstream += more
+            sums = more_sums if sums is None else GradientSums(*map(tf.add, sums, more_sums))
             found = of_weights + found
-        if of_moments is not None:
-            upstream += self._pixels.through_moments(self._inputs, self._moments[0], of_moments)
+        if sums is not None:
+            upstream += self._pixels.through_moments(self._inputs, self._moments, sums)
         return [upstream, *found]
 
 
@@ -232,9 +267,9 @@ def dense_block(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
     block = _Block(pixels, layer)
     inputs_and_weights = [inputs, *(tensor for part in layer.dense_layers for tensor in part.tensors())]
     result = _with_gradients(block.forward, block.gradients, inputs_and_weights)
-    for part, computed in zip(layer.dense_layers, block.dense_layers):
-        for norm, used in ((part.bn1, computed.norm1), (part.bn2, computed.norm2)):
-            _update_averages(norm, used.moments, pixels.count)
+    norms = [norm for part in layer.dense_layers for norm in (part.bn1, part.bn2)]
+    used = [norm.moments for computed in block.layers for norm in (computed.norm1, computed.norm2)]
+    _update_averages(norms, used, pixels)
     return result
 
 
@@ -260,22 +295,31 @@ def transition(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
         of_pooled = input_gradient(pooled, norm.times_scale(kernel), upstream)
         size = tf.shape(inputs)
         scaled = masked(tf.raw_ops.AvgPoolGrad(orig_input_shape=size, grad=of_pooled, **_PAIR), relu)
-        gamma, beta, of_moments = norm.gradients(scaled, inputs, pixels)
-        of_inputs = scaled + pixels.through_moments(inputs, moments, of_moments)
+        gamma, beta, sums = norm.gradients(scaled, inputs, pixels)
+        of_inputs = scaled + pixels.through_moments(inputs, moments, sums)
         return [of_inputs, gamma, beta, of_kernel]
 
     weights = [layer.bn.gamma, layer.bn.beta, layer.reduction.kernel]
     result = _with_gradients(forward, gradients, [inputs, *weights])
-    _update_averages(layer.bn, moments, pixels.count)
+    _update_averages([layer.bn], [moments], pixels)
     return result
 
 
-def _update_averages(norm: tf.keras.layers.BatchNormalization, moments: Moments, pixel_count: Any) -> None:
-    """Adds the updates of `norm` in training, like Keras: the variance without bias."""
-    unbiased = moments.variance * (pixel_count / tf.maximum(pixel_count - 1.0, 1.0))
-    for moving, value in ((norm.moving_mean, moments.mean), (norm.moving_variance, unbiased)):
-        change = (moving - value) * (1.0 - norm.momentum)
-        update = moving.assign_sub(change, read_value=False)
+def _update_averages(
+    norms: Sequence[tf.keras.layers.BatchNormalization], moments: Sequence[Moments], pixels: Pixels
+) -> None:
+    """Adds the updates of `norms` in training, like Keras: variances without bias.
+
+    All at once, for the fewer operations.
+    """
+    joined = _joined(moments)
+    latest = tf.concat([joined.mean, pixels.unbiased(joined.variance)], axis=integer(0))
+    averages = [norm.moving_mean for norm in norms] + [norm.moving_variance for norm in norms]
+    kept = tf.concat([average.value() for average in averages], axis=integer(0))
+    changes = (kept - latest) * number(1.0 - norms[0].momentum)
+    sizes = [average.shape.num_elements() for average in averages]
+    for norm, average, change in zip([*norms, *norms], averages, _split(changes, sizes)):
+        update = average.assign_sub(change, read_value=False)
         # What Keras' add_update does, which would walk through the block once more for each: in half of the
         # time that building a block takes, it learns that the block's inputs lead to the update.
         update._unconditional_update = False
@@ -297,13 +341,11 @@ def _with_gradients(
 
 
 def _joined(moments: Sequence[Moments]) -> Moments:
-    return Moments(*(tf.concat(parts, axis=0) for parts in zip(*moments)))
+    if len(moments) == 1:
+        return moments[0]
+    return Moments(*(tf.concat(parts, axis=integer(0)) for parts in zip(*moments)))
 
 
-def _sum(one: Optional[Moments], other: Moments) -> Moments:
-    return other if one is None else Moments(one.mean + other.mean, one.variance + other.variance)
-
-
-def _split(moments: Moments, sizes: Sequence[int]) -> List[Moments]:
-    """Those of so many channels each."""
-    return [Moments(*parts) for parts in zip(*(tf.split(each, sizes) for each in moments))]
+def _split(x: tf.Tensor, sizes: Sequence[int], axis: int = 0) -> List[tf.Tensor]:
+    parts: List[tf.Tensor] = tf.split(x, integers(sizes), axis=integer(axis), num=len(sizes))
+    return parts
