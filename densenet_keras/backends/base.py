@@ -117,7 +117,7 @@ class Backend(abc.ABC):
     def all_reduce_mean(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
         """Means over ranks of float32 tensors."""
         if self.topology.size == 1:
-            return [tf.identity(tensor) for tensor in tensors]
+            return [tf.convert_to_tensor(tensor) for tensor in tensors]
         return [total / self.topology.size for total in self.all_reduce_sum(tensors)]
 
     @abc.abstractmethod

@@ -76,8 +76,9 @@ class Saver:
     """Saves and restores the variables of one graph.
 
     Builds its nodes when constructed, so construct it before the graph is final and where the
-    backend's placement applies. Writing is a host operation fed by placeholders: what touches the
-    variables is one read of all of them and one assignment of all, the same on every rank.
+    backend's placement applies. Writing is a host operation that is fed with what was read: what touches the
+    variables is one read of all of them, and one run of their initialisers with other values fed, the same
+    on every rank.
     """
 
     def __init__(
@@ -105,22 +106,18 @@ class Saver:
         self._optional, self._about = frozenset(optional), about
         ordered = [variables[name] for name in self._names]
         self._shapes = {name: tuple(variables[name].shape.as_list()) for name in self._names}
-        with tf.name_scope("checkpoint"), tf.control_dependencies(None):
-            self._reads = [variable.read_value() for variable in ordered]
-            with tf.device("/device:CPU:0"):
-                self._prefix = tf.compat.v1.placeholder(tf.string, [], name="prefix")
-                self._values = [
-                    tf.compat.v1.placeholder(variable.dtype.base_dtype, variable.shape)
-                    for variable in ordered
-                ]
-                self._write = tf.raw_ops.SaveV2(
-                    prefix=self._prefix,
-                    tensor_names=self._names,
-                    shape_and_slices=[""] * len(self._names),
-                    tensors=self._values,
-                )
-            assigned = [variable.assign(value) for variable, value in zip(ordered, self._values)]
-            self._assign = tf.group(*assigned, name="restore")
+        # What variables have already: a graph waits for each operation that is added to it.
+        self._reads = [_read(variable) for variable in ordered]
+        self._initial_values = [variable.initializer.inputs[1] for variable in ordered]
+        self._assign = tf.group(*(variable.initializer for variable in ordered), name="checkpoint/restore")
+        with tf.name_scope("checkpoint"), tf.control_dependencies(None), tf.device("/device:CPU:0"):
+            self._prefix = tf.compat.v1.placeholder(tf.string, [], name="prefix")
+            self._write = tf.raw_ops.SaveV2(
+                prefix=self._prefix,
+                tensor_names=self._names,
+                shape_and_slices=[""] * len(self._names),
+                tensors=self._reads,
+            )
 
     def save(self, session: tf.compat.v1.Session, step: int, is_primary: bool) -> Optional[str]:
         """Reads all variables; on the primary also writes them as the checkpoint of `step`.
@@ -184,7 +181,7 @@ class Saver:
         if not is_primary:
             return None
         path = os.path.join(self._log_dir, f"{checkpoint_files.BASENAME}-{step}")
-        feed = {fed: values[name] for fed, name in zip(self._values, self._names)}
+        feed = {fed: values[name] for fed, name in zip(self._reads, self._names)}
         try:
             with checkpoint_files.publishing(path) as temporary:
                 session.run(self._write, feed_dict={self._prefix: temporary, **feed})
@@ -296,7 +293,13 @@ class Saver:
         else:
             present = session.run(self._reads)
             values = [found.get(name, value) for name, value in zip(self._names, present)]
-        session.run(self._assign, feed_dict=dict(zip(self._values, values)))
+        session.run(self._assign, feed_dict=dict(zip(self._initial_values, values)))
+
+
+def _read(variable: tf.Variable) -> tf.Tensor:
+    """The value of `variable` as a tensor that can be fetched and fed, without a new operation if it has one."""
+    element = variable.graph.as_graph_element(variable)
+    return variable.value() if element.dtype != element.dtype.base_dtype else element
 
 
 def _several(names: Sequence[str]) -> str:

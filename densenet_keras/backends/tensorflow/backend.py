@@ -115,13 +115,13 @@ class TensorFlowBackend(Backend):
     def all_reduce_sum(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
         """See `Backend.all_reduce_sum`; other types than float32 and int32 are a ValueError."""
         if self._collectives is None:
-            return [tf.identity(tensor) for tensor in tensors]
+            return [tf.convert_to_tensor(tensor) for tensor in tensors]
         return self._collectives.sums(tensors)
 
     def all_reduce_mean(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
         """See `Backend.all_reduce_mean`; divides the packed buffer, not tensor by tensor."""
         if self._collectives is None:
-            return [tf.identity(tensor) for tensor in tensors]
+            return [tf.convert_to_tensor(tensor) for tensor in tensors]
         return self._collectives.means(tensors)
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> tf.Operation:
@@ -228,6 +228,8 @@ class TensorFlowBackend(Backend):
         rewrite.memory_optimization = rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
         # The second pass finds nothing more in a DenseNet, and the start waits 0.5 s for it.
         rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+        # In the rearranged form neither does the first, for which a start waits 4 s.
+        rewrite.disable_meta_optimizer = self.rearranges
         if self._has_gpu:
             config.allow_soft_placement = True
             config.gpu_options.visible_device_list = str(self.topology.local_rank)
