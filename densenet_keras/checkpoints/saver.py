@@ -297,7 +297,7 @@ class Saver:
 
 
 def _read(variable: tf.Variable) -> tf.Tensor:
-    """The value of `variable` as a tensor that can be fetched and fed, without a new operation if it has one."""
+    """The value of `variable` as a tensor to fetch and to feed, without a new operation if it has one."""
     element = variable.graph.as_graph_element(variable)
     return variable.value() if element.dtype != element.dtype.base_dtype else element
 

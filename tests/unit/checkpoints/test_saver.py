@@ -434,3 +434,15 @@ def test_every_interruption_of_publishing_leaves_a_whole_checkpoint(tmp_path, mo
             assert found[1] == 2
             return
     pytest.fail("a save makes fewer changes than that")
+
+
+def test_a_saver_adds_no_operation_for_a_variable(tmp_path):
+    def added(names):
+        with tf.Graph().as_default() as graph, tf.compat.v1.variable_scope("", use_resource=True):
+            variables = {name: tf.compat.v1.get_variable(name, [2]) for name in names}
+            step = tf.train.get_or_create_global_step()
+            before = len(graph.get_operations())
+            checkpoint.Saver({**variables, "global_step": step}, str(tmp_path), keep=1)
+            return len(graph.get_operations()) - before
+
+    assert added("abcdef") == added("a")

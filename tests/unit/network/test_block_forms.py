@@ -158,3 +158,19 @@ def test_a_network_hands_the_forms_to_its_blocks():
     assert all(block.rearranged and block.recompute for block in blocks)
     # The form is the training's, not the network's: saved models are plain.
     assert DenseBlock.from_config(blocks[0].get_config()).rearranged is False
+
+
+def test_a_rearranged_layer_adds_few_operations_to_a_graph():
+    def added(depth):
+        """Operations of a block so deep and of its gradients, besides those of its variables."""
+        with tf.Graph().as_default() as graph:
+            tf.keras.backend.set_learning_phase(1)
+            part = DenseBlock(depth, growth_rate=4, name="block")
+            part.rearranged = True
+            images = tf.constant(pictures(count=3, size=6))
+            part.build(images.shape)
+            before = len(graph.get_operations())
+            tf.gradients(part(images), [images, *part.trainable_weights])
+            return len(graph.get_operations()) - before
+
+    assert added(4) - added(3) <= 150  # a start waits for each of them, 58 times in DenseNet-121
