@@ -41,7 +41,7 @@ class TensorBoard(tf.keras.callbacks.Callback):
         """Tells TensorBoard to forget what an earlier run wrote beyond `first_step`.
 
         Args:
-            graph: shown as the graph.
+            graph: shown as the graph; written after the first steps, which would wait for it.
             settings: shown as a table.
         """
         super().__init__()
@@ -50,8 +50,7 @@ class TensorBoard(tf.keras.callbacks.Callback):
         self._validation: Optional[_EventFile] = None
         self._held: List[_Line] = []
         self._written_at = -HELD_SECONDS
-        if graph is not None:
-            self._train.write(graph_def=graph.as_graph_def(add_shapes=True).SerializeToString())
+        self._graph = graph
         if settings:
             self._train.write(step=first_step, summary=_table("settings", settings))
 
@@ -63,6 +62,9 @@ class TensorBoard(tf.keras.callbacks.Callback):
                 _start(file, step)
 
     def on_train_batch_end(self, batch: int, logs: StepLogs) -> None:
+        if self._graph is not None:
+            self._train.write(graph_def=self._graph.as_graph_def(add_shapes=True).SerializeToString())
+            self._graph = None
         if "images_per_second" not in logs:
             return
         scalars = {**logs.scalars(), "epoch": logs.progress.epoch}
