@@ -318,7 +318,7 @@ def _run(self, fetches, feed_dict=None, options=None, run_metadata=None):
             while not up and os.environ.get("SIMULATED_NPU_SHUTDOWN") == "hang":
                 time.sleep(1)
             return run(fetches, feed_dict, options, run_metadata)
-    ancestors = _ancestors(ops)
+    ancestors = _ancestors(ops, {self.graph.as_graph_element(fed) for fed in feed_dict or ()})
     types = {op.type for op in ancestors}
     if "MakeIterator" in types and types & {"Assign", "AssignVariableOp"}:
         history.append(("host_initialisation",))
@@ -354,13 +354,18 @@ def _fetched_ops(graph, fetches):
     return [getattr(node, "op", node) for node in nodes]
 
 
-def _ancestors(ops):
+def _ancestors(ops, fed):
+    """What a run is made of.
+
+    TensorFlow cuts a graph where it is fed before the adapter sees it: what decides about the device is
+    registered for POST_REWRITE_FOR_EXEC and POST_PARTITIONING (om_partition_subgraphs_pass.cc).
+    """
     seen, stack = set(), list(ops)
     while stack:
         op = stack.pop()
         if op not in seen:
             seen.add(op)
-            stack.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
+            stack.extend([tensor.op for tensor in op.inputs if tensor not in fed] + list(op.control_inputs))
     return seen
 
 
