@@ -30,7 +30,7 @@ class BadRecords:
         self._refusal: Optional[BadRecord] = None
         self._warned = False
 
-    def __len__(self) -> int:
+    def count(self) -> int:
         """How many records this rank knows to be bad."""
         with self._lock:
             return len(self._met | self._split.bad.keys())

@@ -53,7 +53,8 @@ def train_dataset(
     """
     data, image_size = config.data, _image_size(config)
     order = TrainOrder(data.seed, len(split), data.batch_size, topology.rank, topology.size)
-    places = TrainPlaces(split, data.label_offset, bad or BadRecords(split, STRICT))
+    noted = BadRecords(split, STRICT) if bad is None else bad
+    places = TrainPlaces(split, data.label_offset, noted)
 
     def read(step: np.int64) -> Tuple[np.ndarray, ...]:
         skipped = stream.skipped_images if stream else 0
@@ -109,7 +110,7 @@ def eval_dataset(
     """
     data, image_size = config.data, _image_size(config)
     reader = RecordReader(split)
-    noted = bad or BadRecords(split, STRICT)
+    noted = BadRecords(split, STRICT) if bad is None else bad
 
     def without(_: int, record: int, error: BadRecord) -> int:
         noted.add(record, error)

@@ -75,7 +75,7 @@ class Inputs:
         """How many bad validation records this rank knows; those that all know are the primary's to count."""
         if self._validation is None:
             return 0
-        return len(self._bad_validation) - (0 if self._topology.is_primary else len(self._validation.bad))
+        return self._bad_validation.count() - (0 if self._topology.is_primary else len(self._validation.bad))
 
     @functools.lru_cache(maxsize=None)  # noqa: B019 - one object in a process
     def class_names(self) -> Optional[Tuple[str, ...]]:

@@ -66,7 +66,7 @@ def run(dataset, count):
 def trained(split, steps, rank=0, size=1, start=0, bad=None, **values):
     """Labels and pictures of steps of one rank."""
     with tf.Graph().as_default():
-        bad = bad or BadRecords(split, policy())
+        bad = BadRecords(split, policy()) if bad is None else bad
         got = run(
             pipeline.train_dataset(
                 split, config(**values), Topology(rank, size), tf.constant(start, tf.int64), bad=bad
@@ -139,6 +139,24 @@ def test_evaluation_takes_the_others_and_counts_them(tmp_path, size):
                 assert not images[weights == 0].any()
                 seen += labels[weights == 1].tolist()
     assert sorted(seen) == sorted(set(range(COUNT)) - {BROKEN, UNDECODABLE, UNLABELLED})
+
+
+def test_bad_records_that_the_index_did_not_find_are_passed_over_too(tmp_path):
+    """Where it found others beside them, they were; alone, they ended the run."""
+    payloads = fake.noise_payloads(COUNT, size=(12, 12), classes=COUNT)
+    payloads[UNDECODABLE] = fake.example(NO_JPEG, UNDECODABLE + 1)
+    for name in ("train", "validation"):
+        fake.write_split(tmp_path / "data", name, payloads, shards=1)
+    given = config(data_dir=str(tmp_path / "data"), log_dir=str(tmp_path / "run"), bad_record_share=0.05)
+    inputs = Inputs(given, Topology(0, 1), train=True, evaluate=True)
+    with tf.Graph().as_default():
+        run(inputs.train_dataset(tf.constant(0, tf.int64), Stream(0)), 5)
+    with tf.Graph().as_default():
+        weights = [weight for _, _, weight in run(inputs.eval_dataset(), 5)]
+    assert np.sum(weights) == COUNT - 1
+    assert inputs.bad_eval_images() == 1
+    found = [(line["split"], line["record"]) for line in listed(tmp_path / "run")]
+    assert found == [("train", UNDECODABLE), ("validation", UNDECODABLE)]
 
 
 def listed(folder):
