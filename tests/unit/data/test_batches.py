@@ -345,6 +345,16 @@ def test_shapes_are_static_and_prefetch_comes_last(train_split, name):
         assert dataset._variant_tensor.op.type == "PrefetchDataset"
 
 
+@pytest.mark.parametrize("name", ["train", "eval"])
+def test_no_operation_on_a_picture_divides_its_work(train_split, name):
+    """Right before the last prefetch, so that it holds for all that decodes."""
+    with tf.Graph().as_default():
+        last = datasets()[name](train_split)._variant_tensor.op
+        limit = last.inputs[0].op
+        assert limit.type == "MaxIntraOpParallelismDataset"
+        assert tf.get_static_value(limit.inputs[1]) == 1
+
+
 # Synthetic data
 
 
