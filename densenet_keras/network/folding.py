@@ -14,18 +14,20 @@ from typing import List, Tuple
 
 import tensorflow as tf
 
+from densenet_keras.network import convolutions
 from densenet_keras.network.layers import DenseBlock, DenseLayer, TransitionLayer
 
 _Conv2D = tf.keras.layers.Conv2D
 _BatchNorm = tf.keras.layers.BatchNormalization
 
 
-def folded_logits(model: tf.keras.Model, images: tf.Tensor) -> tf.Tensor:
+def folded_logits(model: tf.keras.Model, images: tf.Tensor, for_this_cpu: bool = False) -> tf.Tensor:
     """What ``model(images, training=False)`` gives, to rounding, with fewer operations.
 
     Args:
         model: a network of `densenet`, in the default graph.
         images: ``[batch, height, width, channels] float32``, normalised.
+        for_this_cpu: with the forms of `convolutions`, whose operations other programs and devices may lack.
 
     Returns:
         Logits ``[batch, classes] float32``.
@@ -43,12 +45,14 @@ def folded_logits(model: tf.keras.Model, images: tf.Tensor) -> tf.Tensor:
                 elif isinstance(layer, DenseBlock):
                     for dense_layer in layer.dense_layers:
                         with tf.name_scope(dense_layer.name):
-                            x = _dense_layer(dense_layer, x)
+                            x = _dense_layer(dense_layer, x, for_this_cpu)
                 elif isinstance(layer, TransitionLayer):
                     # Both are linear: averaged first, the convolution has a quarter of the pixels.
                     x = layer.reduction.call(layer.pool.call(tf.nn.relu(_normalise(layer.bn, x))))
                 elif isinstance(layer, _BatchNorm):
                     x = _normalise(layer, x)
+                elif for_this_cpu and isinstance(layer, tf.keras.layers.ZeroPadding2D):
+                    x = convolutions.padded(x, layer.padding)
                 else:  # without statistics: the same in both forms
                     x = layer.call(x)
     return x
@@ -83,7 +87,8 @@ def _convolve(
     return tf.nn.bias_add(x, shift)
 
 
-def _dense_layer(layer: DenseLayer, x: tf.Tensor) -> tf.Tensor:
+def _dense_layer(layer: DenseLayer, x: tf.Tensor, for_this_cpu: bool) -> tf.Tensor:
     new = tf.nn.relu(_normalise(layer.bn1, x))
     new = tf.nn.relu(_convolve(layer.conv1, layer.bn2, new))
-    return tf.concat([x, layer.conv2.call(new)], axis=-1)
+    new = convolutions.convolve(new, layer.conv2.kernel) if for_this_cpu else layer.conv2.call(new)
+    return tf.concat([x, new], axis=-1)

@@ -191,7 +191,7 @@ def inference_logits(model: tf.keras.Model, images: tf.Tensor, backend: Backend)
     With the learning phase fixed to 0, a model built on `images` is in that form itself.
     """
     if backend.rearranges:
-        return folded_logits(model, images)
+        return folded_logits(model, images, for_this_cpu=True)
     if images is model.inputs[0]:
         return model.outputs[0]
     return model(images, training=False)

@@ -30,11 +30,12 @@ def networks():
     }
 
 
+@pytest.mark.parametrize("for_this_cpu", [False, True])
 @pytest.mark.parametrize("name", networks())
-def test_folded_network_has_the_same_logits(name):
+def test_folded_network_has_the_same_logits(name, for_this_cpu):
     x = tf.constant(pictures(size=45))
     model = networks()[name](x)
-    logits = folded_logits(model, x)
+    logits = folded_logits(model, x, for_this_cpu)
     with tf.compat.v1.Session() as session:
         assign_arbitrary(session, model)
         expected, found = session.run([model.output, logits])
@@ -95,3 +96,11 @@ def test_a_network_that_branches_is_refused():
     model = tf.keras.Model(inputs, tf.keras.layers.Add()(twice))
     with pytest.raises(ValueError, match="is not fed by"):
         folded_logits(model, tf.zeros([1, 8, 8, 3]))
+
+
+def test_a_graph_for_any_program_has_no_operations_of_this_cpu_alone():
+    x = tf.compat.v1.placeholder(tf.float32, [None, 136, 136, 3])
+    model = build_densenet(ModelConfig(model="densenet_tiny", image_size=136), x)
+    special = {"Conv2DBackpropInput", "SpaceToBatchND"}
+    assert not special & set(operations(folded_logits(model, x)))
+    assert special <= set(operations(folded_logits(model, x, for_this_cpu=True)))
