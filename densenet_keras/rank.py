@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from densenet_keras.settings.config import Config
+from densenet_keras.stop import StopFlag
 from densenet_keras.topology import Topology
-from densenet_keras.watchdog import StopFlag, Watchdog
+from densenet_keras.watchdog import Watchdog
 
 
 @dataclass(frozen=True)

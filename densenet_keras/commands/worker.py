@@ -25,8 +25,9 @@ from densenet_keras.launch import peers, rank_logs, rank_states, rendezvous
 from densenet_keras.rank import Rank
 from densenet_keras.settings import config
 from densenet_keras.settings.config import Config
+from densenet_keras.stop import PARENT, TERMINAL, StopFlag
 from densenet_keras.topology import CORES, Topology, adopt_rank_size
-from densenet_keras.watchdog import PARENT, TERMINAL, StopFlag, Watchdog, watch_parent
+from densenet_keras.watchdog import Watchdog, watch_parent
 
 # Of programs, callbacks of the user's among them: the next start would end in the same way.
 _MISTAKES = (

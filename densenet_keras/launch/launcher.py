@@ -30,8 +30,8 @@ from densenet_keras.launch.diagnosis import diagnose, first_error
 from densenet_keras.launch.restarts import Restarts
 from densenet_keras.launch.supervisor import Failure, Outcome, RankStart, say, supervise
 from densenet_keras.settings.config import Config
+from densenet_keras.stop import PARENT, TERMINAL
 from densenet_keras.topology import LOCAL_RANK, LOCAL_SIZE, Topology
-from densenet_keras.watchdog import PARENT, TERMINAL
 
 GRACE_SECONDS = 60.0  # from a request to stop to the end by force: one session.run and one save
 LOOPBACK = "127.0.0.1"

@@ -13,7 +13,7 @@ from densenet_keras.data import records
 from densenet_keras.errors import EXIT_CRASHED, EXIT_HUNG
 from densenet_keras.launch.supervisor import Outcome, say
 from densenet_keras.settings.config import TRAINING, Config
-from densenet_keras.watchdog import SIGNALS
+from densenet_keras.stop import SIGNALS
 
 DEFAULT = 3
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 300.0  # twice as long after each restart

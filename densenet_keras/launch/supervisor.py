@@ -17,7 +17,7 @@ from densenet_keras.errors import EXIT_DONE, EXIT_HUNG, EXIT_INTERRUPTED, EXIT_T
 from densenet_keras.launch.hangs import HangWatch
 from densenet_keras.launch.outlet import Outlet
 from densenet_keras.launch.rank_logs import FinalLines, RankLog, tee
-from densenet_keras.watchdog import ASKED_BY, SIGNALS, is_repeated
+from densenet_keras.stop import ASKED_BY, SIGNALS, is_repeated
 
 # After a failure the other ranks mostly hang inside TensorFlow: seconds after it, signal. One that is
 # on its way out has the time between.
@@ -79,7 +79,7 @@ def supervise(
     The first rank's output also goes to this process's stdout and stderr. SIGINT and SIGTERM are
     passed on; ranks that have not left `grace_seconds` later, or as much later as their session.runs
     need, are killed, at a second signal at once. A signal that follows within a second is not a second
-    one: see `watchdog.is_repeated`.
+    one: see `stop.is_repeated`.
 
     Raises:
         RunError: a process could not be started; none is left then.

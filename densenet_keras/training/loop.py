@@ -15,10 +15,11 @@ from densenet_keras.backends.base import Backend, Step
 from densenet_keras.errors import RunError
 from densenet_keras.rank import Rank
 from densenet_keras.schedule import Progress, RunPlan, StepLogs
+from densenet_keras.stop import StopFlag
 from densenet_keras.training.divergence import Diverged
 from densenet_keras.training.hooks import Hooks
 from densenet_keras.training.recovery import Recovery
-from densenet_keras.watchdog import StopFlag, Watchdog
+from densenet_keras.watchdog import Watchdog
 
 # What a rank asks of the others after a chunk. Requests are summed over ranks, so each takes its own
 # digits of the int32 sum, enough for 32,767 ranks.

@@ -18,7 +18,8 @@ from densenet_keras.errors import EXIT_HUNG
 from densenet_keras.launch import processes, rank_states
 from densenet_keras.launch.rank_states import RankState
 from densenet_keras.settings import config as configuration
-from densenet_keras.watchdog import SAME_REQUEST_SECONDS, Watchdog
+from densenet_keras.stop import SAME_REQUEST_SECONDS
+from densenet_keras.watchdog import Watchdog
 from tests.support.paths import ROOT
 
 LIMIT_SECONDS = 60  # to end a test that hangs; none measures time

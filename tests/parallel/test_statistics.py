@@ -17,7 +17,8 @@ def trainings(topology):
     from densenet_keras.commands import main as cli
     from densenet_keras.commands.train import train
     from densenet_keras.rank import Rank
-    from densenet_keras.watchdog import StopFlag, Watchdog
+    from densenet_keras.stop import StopFlag
+    from densenet_keras.watchdog import Watchdog
 
     results = {}
 

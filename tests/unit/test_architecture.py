@@ -19,6 +19,7 @@ ROOMS = (
     "settings",
     "topology",
     "schedule",
+    "stop",
     "watchdog",
     "rank",
     "checkpoints",
@@ -34,7 +35,7 @@ ROOMS = (
 
 # Imported before any process starts, so they must come up in milliseconds.
 NO_TENSORFLOW = [
-    "errors", "topology", "schedule", "watchdog", "network.variants", "checkpoints.files",
+    "errors", "topology", "schedule", "stop", "watchdog", "network.variants", "checkpoints.files",
     "checkpoints.run_folder", "settings.setting", "settings.groups", "settings.config", "settings.rules",
     "settings.arguments", "commands.main", "commands.preflight", "commands.predict", "data.crc32c",
     "prediction.pictures", "prediction.answers", "prediction.source", "commands.advice",
@@ -57,7 +58,7 @@ NO_TENSORFLOW = [
 READS_ENVIRONMENT = [
     "commands.main", "commands.predict", "commands.worker", "commands.confirm", "commands.confirm_runs",
     "commands.tensorflow_import",
-    "launch.launcher", "launch.rank_logs", "watchdog", "data.records", "terminal",
+    "launch.launcher", "launch.rank_logs", "stop", "watchdog", "data.records", "terminal",
     "backends.ascend.backend", "backends.ascend.adapter",
     "backends.tensorflow.local", "training.weights_digest",
 ]  # fmt: skip
