@@ -74,7 +74,7 @@ def script(shell: str) -> str:
 def _commands() -> Dict[str, programs.Program]:
     """The command line of every command, by name."""
     described = {name: programs.program(name) for name in programs.SCRIPTS}
-    for name, tool in main.TOOLS.items():
+    for name, tool in main.tools().items():
         module: Any = importlib.import_module(f"densenet_keras.{tool.module}")
         described[name] = programs.tool(name, module.Settings, module.EXAMPLE)
     return described

@@ -1,12 +1,11 @@
 """From a command line to a resolved configuration, to a run, to an exit code; without TensorFlow.
 
-What imports numpy or tqdm is imported where it is used: help and refused flags come at once.
+What only a run needs is imported where one begins: help and refused flags come at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import importlib
 import os
@@ -15,27 +14,13 @@ import sys
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import densenet_keras
-from densenet_keras import backends
-from densenet_keras.checkpoints import files as checkpoint_files
-from densenet_keras.checkpoints import run_folder
 from densenet_keras.commands import start
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
-from densenet_keras.launch import folder_lock
-from densenet_keras.network.variants import VARIANTS
 from densenet_keras.settings import arguments, programs
-from densenet_keras.settings import config as configuration
-from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAIN, TRAINING, Config, ModelConfig, fields
-from densenet_keras.settings.rules import refuse, shown, validate
-from densenet_keras.topology import (
-    Topology,
-    adopt_rank_size,
-    available_cores,
-    in_place,
-    refuse_foreign_launcher,
-)
+from densenet_keras.settings.config import TRAINING, Config
 
 # Commands of `python -m densenet_keras` beside train, evaluate and finetune; see `programs.Tool`.
-TOOLS: Dict[str, programs.Tool] = {
+_TOOLS = {
     "check": programs.Tool("commands.check", "what is wrong with a data set, record by record"),
     "prepare": programs.Tool("commands.prepare", "pictures to a data set: TFRecord shards, labels, an index"),
     "import": programs.Tool("commands.import_weights", "a run folder from weights of other programs"),
@@ -48,7 +33,6 @@ TOOLS: Dict[str, programs.Tool] = {
         "commands.confirm", "what must hold on a device, tried and measured in one file"
     ),
     "completion": programs.Tool("commands.completion", "a script for the tab key of bash or zsh"),
-    **backends.tools(),
 }
 
 # What a rank runs. Not by -m, which imports from the current folder first: a socket.py there would run.
@@ -56,18 +40,6 @@ RANK_COMMAND = [
     sys.executable, "-c",
     "import sys; del sys.path[0]; from densenet_keras.commands.worker import main; main()",
 ]  # fmt: skip
-
-_MODEL_SETTINGS = tuple(field.name for field in dataclasses.fields(ModelConfig))
-# Of each command: the flag of its checkpoint, the settings that must be the checkpoint's for its
-# variables to fit, and those taken from the run.json beside it unless given.
-_INHERITED = {
-    EVALUATE: (
-        "eval_dir",
-        ("model", "num_classes", "growth_rate", "bn_size", "stem"),
-        (*_MODEL_SETTINGS, "label_offset"),
-    ),
-    FINETUNE: ("restore_path", ("model", "growth_rate", "bn_size", "stem"), _MODEL_SETTINGS),
-}
 
 
 def main(command: str) -> int:
@@ -80,6 +52,13 @@ def run_command(argv: List[str]) -> int:
     return _reported(lambda: _run_command(argv))
 
 
+def tools() -> Dict[str, programs.Tool]:
+    """All commands beside train, evaluate and finetune, by name."""
+    from densenet_keras import backends
+
+    return {**_TOOLS, **backends.tools()}
+
+
 def _run_command(argv: List[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "--help_all"):
         print(_overview())
@@ -90,11 +69,12 @@ def _run_command(argv: List[str]) -> int:
     name, rest = argv[0], argv[1:]
     if name in programs.SCRIPTS:
         return _main(name, rest)
-    if name not in TOOLS:
-        close = difflib.get_close_matches(name, [*programs.SCRIPTS, *TOOLS], n=1)
+    known = tools()
+    if name not in known:
+        close = difflib.get_close_matches(name, [*programs.SCRIPTS, *known], n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(f"unknown command {name}{meant} python -m densenet_keras lists all")
-    tool: Any = importlib.import_module(f"densenet_keras.{TOOLS[name].module}")
+    tool: Any = importlib.import_module(f"densenet_keras.{known[name].module}")
     code: int = tool.run(arguments.parse_tool(name, tool.Settings, tool.EXAMPLE, rest))
     return code
 
@@ -103,7 +83,7 @@ def _overview() -> str:
     lines = ["usage: python -m densenet_keras COMMAND [--flag value] ...", ""]
     for name, script in programs.SCRIPTS.items():
         lines.append(f"  {name:<12} as python {script}")
-    lines += [f"  {name:<12} {tool.purpose}" for name, tool in TOOLS.items()]
+    lines += [f"  {name:<12} {tool.purpose}" for name, tool in tools().items()]
     return "\n".join([*lines, "", "python -m densenet_keras COMMAND --help explains each."])
 
 
@@ -154,7 +134,9 @@ def _main(command: str, argv: List[str]) -> int:
 
 def _run(config: Config) -> int:
     """On all ranks, or as the one rank that somebody else started this process as."""
-    from densenet_keras.launch import launcher
+    from densenet_keras.checkpoints import run_folder
+    from densenet_keras.launch import folder_lock, launcher
+    from densenet_keras.topology import Topology, adopt_rank_size, in_place, refuse_foreign_launcher
 
     config = adopt_rank_size(config, os.environ)
     refuse_foreign_launcher(os.environ)
@@ -205,114 +187,6 @@ def parse(command: str, argv: List[str], environ: Optional[Mapping[str, str]] = 
         SystemExit: after --help.
     """
     given = arguments.read(programs.program(command), argv)
-    file = given.pop(programs.CONFIG, None)
-    if file is not None:
-        given = {**_settings_of_file(command, file, given), **given}
-    defaults = Config.defaults(command)
-    if command == EVALUATE or (command == TRAIN and given.get("mode") == EVALUATE):
-        defaults = defaults.replace(command=EVALUATE, mode=EVALUATE)
-    config = defaults.replace(**given)
-    validate(config)
-    config = resolve(_fitted(_inherit(config, given), given), environ or {})
-    validate(config)  # a run.json may have been edited
-    return config
+    from densenet_keras.commands import resolution
 
-
-def _fitted(config: Config, given: Dict[str, Any]) -> Config:
-    """`config` with what fine-tuning takes from its data and its own length, unless given."""
-    if config.command != FINETUNE:
-        return config
-    found: Dict[str, Any] = {}
-    if given.get("max_train_steps") is not None and given.get("max_epochs") is None:
-        config = config.replace(max_epochs=None)
-    if given.get("T_max") is None and config.run.max_epochs is not None:
-        found["T_max"] = config.run.max_epochs
-    if given.get("num_classes") is None and not config.data.synthetic_data:
-        from densenet_keras.commands import preflight
-
-        found["num_classes"] = preflight.classes_in_data(config)
-    return config.replace(**{name: value for name, value in found.items() if value is not None})
-
-
-def resolve(config: Config, environ: Mapping[str, str]) -> Config:
-    """`config` with a value for every setting that was left open.
-
-    Raises:
-        UsageError: the environment contradicts --rank_size, or the run.json in log_dir is unreadable.
-    """
-    if config.device.backend == "auto":
-        config = config.replace(backend=backends.automatic())
-    config = adopt_rank_size(config, environ)
-    variant = VARIANTS[config.model.model]
-    cores = max(1, available_cores() // _local_ranks(config, environ))
-    found: Dict[str, Any] = {
-        "num_classes": variant.num_classes,
-        "image_size": variant.image_size,
-        "growth_rate": variant.growth_rate,
-        "data_threads": cores,
-        "intra_op_threads": cores,
-        "fast_cpu": True,
-        **backends.host(config).defaults,
-    }
-    continued = run_folder.continued_run(config)
-    if continued is not None:
-        # The first two decide the last bits, the others where lines and checkpoints are: a run keeps its own.
-        for name in ("intra_op_threads", "fast_cpu", "iterations_per_loop", "save_checkpoints_steps"):
-            if continued.get(name) is not None:
-                found[name] = continued.get(name)
-    return config.replace(**{name: value for name, value in found.items() if config.get(name) is None})
-
-
-def _local_ranks(config: Config, environ: Mapping[str, str]) -> int:
-    if in_place(environ):
-        return Topology.from_environment(environ, config).local_size
-    return backends.host(config).local_ranks(config)
-
-
-def _settings_of_file(command: str, file: str, given: Dict[str, Any]) -> Dict[str, Any]:
-    """What of the run.json `file` applies to `command`."""
-    try:
-        stored = configuration.load(file)
-    except UsageError as error:
-        raise UsageError(f"--config: {error}") from error
-    settings = {
-        name: stored.get(name) for name, field in fields().items() if command in field.metadata["commands"]
-    }
-    if command == FINETUNE and stored.command == EVALUATE:
-        del settings["mode"]
-    mode = given.get("mode", settings.get("mode", EVALUATE))
-    if stored.command == (EVALUATE if mode == EVALUATE else command):
-        return settings
-    # Another command's run: its folder is not this one's, but what it left there can be evaluated.
-    del settings["log_dir"]
-    if mode == EVALUATE:
-        beside = os.path.dirname(file) or "."
-        settings["eval_dir"] = beside if checkpoint_files.newest(beside) else stored.run.log_dir
-    return settings
-
-
-def _inherit(config: Config, given: Dict[str, Any]) -> Config:
-    """`config` with the settings, unless given, that the network in the checkpoint was trained with."""
-    if config.command not in _INHERITED:
-        return config
-    from densenet_keras.commands import foreign
-
-    flag, fixed, names = _INHERITED[config.command]
-    path = config.get(flag)
-    source = foreign.opened(path) if config.command == FINETUNE and path else None
-    if source is not None:
-        there = {name: value for name, value in given.items() if name not in fixed}
-        stored: Optional[Config] = config.replace(**foreign.network_of(source, there))
-        teller = "say its arrays"
-    else:
-        stored, teller = run_folder.stored_config(path), "says its run"
-    if stored is None:
-        return config
-    for name in fixed:
-        if given.get(name) is not None and given[name] != stored.get(name):
-            raise refuse(
-                name,
-                given[name],
-                f"--{flag} {path} was trained with {shown(stored.get(name))}, {teller}; leave --{name} out",
-            )
-    return config.replace(**{name: stored.get(name) for name in names if given.get(name) is None})
+    return resolution.resolved(command, given, environ or {})

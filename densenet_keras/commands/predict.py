@@ -63,7 +63,7 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Answers on stdout; returns the exit code."""
-    from densenet_keras.commands import main
+    from densenet_keras.commands import main, resolution
 
     if not settings.restore:
         raise UsageError("--restore is missing: the run folder or checkpoint of the network that answers")
@@ -74,7 +74,7 @@ def run(settings: Settings) -> int:
             os.path.join(folder, REQUEST),
             {"paths": paths, "restore": os.path.abspath(settings.restore), "top_k": settings.top_k},
         )
-        config = main.resolve(config.replace(log_dir=folder), os.environ)
+        config = resolution.resolve(config.replace(log_dir=folder), os.environ)
         code = launcher.launch(config, command=main.RANK_COMMAND)
         if code != EXIT_DONE:
             return code

@@ -37,7 +37,8 @@ ROOMS = (
 NO_TENSORFLOW = [
     "errors", "topology", "schedule", "stop", "watchdog", "network.variants", "checkpoints.files",
     "checkpoints.run_folder", "settings.setting", "settings.groups", "settings.config", "settings.rules",
-    "settings.arguments", "commands.main", "commands.preflight", "commands.predict", "data.crc32c",
+    "settings.arguments", "commands.main", "commands.resolution", "commands.preflight", "commands.predict",
+    "data.crc32c",
     "prediction.pictures", "prediction.answers", "prediction.source", "commands.advice",
     "data.picture_header", "data.exif", "data.classes", "data.tfrecord", "data.order",
     "data.record_index", "data.records", "data.record_reader", "launch.launcher", "launch.supervisor",

@@ -72,7 +72,7 @@ def _tables():
 
 def _tool_rows(name):
     """The lines of the table of a tool's flags, as docs have it between marks."""
-    tool = importlib.import_module(f"densenet_keras.{cli.TOOLS[name].module}")
+    tool = importlib.import_module(f"densenet_keras.{cli.tools()[name].module}")
     rows = []
     for setting in programs.tool(name, tool.Settings, tool.EXAMPLE).settings.values():
         spelling = setting.metadata["metavar"] if setting.metadata["positional"] else f"--{setting.name}"
@@ -245,15 +245,15 @@ def _project_commands():
 
 def test_commands_are_found():
     named = [command for _, command, _ in _project_commands()]
-    assert set(named) >= {*COMMAND_OF.values(), *cli.TOOLS}
+    assert set(named) >= {*COMMAND_OF.values(), *cli.tools()}
     assert len(named) > 12
 
 
 @pytest.mark.parametrize(("environ", "command", "arguments"), _project_commands())
 def test_every_command_is_one_that_the_command_line_takes(environ, command, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if command in cli.TOOLS:
-        tool = importlib.import_module(f"densenet_keras.{cli.TOOLS[command].module}")
+    if command in cli.tools():
+        tool = importlib.import_module(f"densenet_keras.{cli.tools()[command].module}")
         assert parse_tool(command, tool.Settings, tool.EXAMPLE, arguments)
         return
     if "--config" in arguments:

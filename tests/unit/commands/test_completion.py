@@ -25,7 +25,7 @@ def completed(script, *words):
 
 
 def test_commands(script):
-    assert completed(script, "densenet-keras", "") == [*programs.SCRIPTS, *main.TOOLS]
+    assert completed(script, "densenet-keras", "") == [*programs.SCRIPTS, *main.tools()]
     assert "train" in completed(script, "densenet-keras", "tr")
 
 

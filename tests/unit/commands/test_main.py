@@ -12,7 +12,7 @@ import pytest
 import densenet_keras
 from densenet_keras.backends.ascend import adapter
 from densenet_keras.commands import main as cli
-from densenet_keras.commands import preflight, worker
+from densenet_keras.commands import preflight, resolution, worker
 from densenet_keras.errors import RunError, UsageError
 from densenet_keras.launch import launcher
 from densenet_keras.settings import arguments, programs
@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
     """A machine of 8 cores without an adapter, in an empty folder."""
-    monkeypatch.setattr(cli, "available_cores", lambda: 8)
+    monkeypatch.setattr(resolution, "available_cores", lambda: 8)
     monkeypatch.setattr(adapter, "is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
 
@@ -205,14 +205,14 @@ def test_the_version_is_told(argv, capsys):
 def test_commands_are_listed_and_a_wrong_one_is_corrected(capsys):
     assert cli.run_command([]) == 0
     listed = capsys.readouterr().out
-    assert all(f"  {name} " in listed for name in (*programs.SCRIPTS, *cli.TOOLS))
+    assert all(f"  {name} " in listed for name in (*programs.SCRIPTS, *cli.tools()))
     assert cli.run_command(["rank_tabel"]) == 2
     assert "did you mean rank_table?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", sorted(cli.TOOLS))
+@pytest.mark.parametrize("name", sorted(cli.tools()))
 def test_every_tool_has_help_with_an_example(name, capsys):
-    module = importlib.import_module(f"densenet_keras.{cli.TOOLS[name].module}")
+    module = importlib.import_module(f"densenet_keras.{cli.tools()[name].module}")
     with pytest.raises(SystemExit) as caught:
         cli.run_command([name, "--help"])
     assert caught.value.code == 0
@@ -499,3 +499,15 @@ def test_somebody_at_a_terminal_gets_a_word_before_the_ranks_load_tensorflow(wat
     monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: watched)
     assert cli._run(Config().replace(backend="tensorflow")) == 0
     assert capsys.readouterr().err == ("checked; loading TensorFlow\n" if watched else "")
+
+
+@pytest.mark.parametrize("flag", ["--help", "--learning_rat"])
+def test_help_and_refused_flags_load_only_what_they_need(flag):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", os.path.join(ROOT, "train_keras.py"), flag],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "densenet_keras.settings.config" in loaded
+    heavy = ("numpy", "tqdm", "tensorflow", "densenet_keras.backends", "densenet_keras.checkpoints")
+    assert not loaded & set(heavy)
