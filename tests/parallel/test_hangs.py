@@ -75,7 +75,8 @@ def be_in_a_callback(rank):
     os._exit(2)
 
 import types, unittest.mock
-sys.modules["tensorflow"] = unittest.mock.MagicMock()
+for name in ("tensorflow", "tensorflow.python", "tensorflow.python.util"):
+    sys.modules[name] = unittest.mock.MagicMock()
 sys.modules["densenet_keras.commands.ranks"] = types.SimpleNamespace(run=run)
 worker.main()
 """

@@ -33,7 +33,8 @@ def run(config, rank):
     stop, watchdog, topology = rank.stop, rank.watchdog, rank.topology
     {job}
 
-sys.modules["tensorflow"] = unittest.mock.MagicMock()
+for name in ("tensorflow", "tensorflow.python", "tensorflow.python.util"):
+    sys.modules[name] = unittest.mock.MagicMock()
 sys.modules["densenet_keras.commands.ranks"] = types.SimpleNamespace(run=run)
 worker.main()
 """
