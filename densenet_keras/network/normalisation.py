@@ -65,9 +65,7 @@ class Pixels:
     def moments(self, x: tf.Tensor) -> Moments:
         # With the mean taken off first: E[x^2] - E[x]^2 would cancel digits.
         mean = self.sums(x) * self._one_by_count
-        # In 0.6 of the time of a squared difference, which would look up the channel of each value anew.
-        centred = tf.nn.bias_add(x, -mean)
-        return Moments(mean, self.sums(tf.square(centred)) * self._one_by_count)
+        return Moments(mean, self.sums(tf.math.squared_difference(x, mean)) * self._one_by_count)
 
     def unbiased(self, variance: tf.Tensor) -> tf.Tensor:
         """A variance of `moments` with Bessel's correction."""
