@@ -10,6 +10,7 @@ from typing import Optional, Sequence, Tuple
 
 import tensorflow as tf
 
+from densenet_keras.data.picture_header import JPEG_MAGIC
 from densenet_keras.network.preprocessing import PREPROCESSINGS
 
 MIN_ASPECT, MAX_ASPECT = 3.0 / 4.0, 4.0 / 3.0  # width / height of a training crop (Inception)
@@ -19,7 +20,6 @@ EVAL_RESIZE, EVAL_CROP = 256, 224
 
 # Random numbers for an image: four for each attempt at a crop, then the mirroring. Fewer would be other ones.
 _DRAWS = (5, CROP_ATTEMPTS)
-_JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 def normalize(images: tf.Tensor, preprocessing: str) -> tf.Tensor:
@@ -47,7 +47,7 @@ def decode_train(
         min_crop_area: smallest share of the image area that the crop covers.
         horizontal_flip: whether every second image is mirrored, as the seed pair decides.
     """
-    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, len(_JPEG_MAGIC)), _JPEG_MAGIC)
+    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, len(JPEG_MAGIC)), JPEG_MAGIC)
     shape = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2], lambda: _png_shape(encoded))
     windows, flips = random_crops(shape[tf.newaxis], seed_pair[tf.newaxis], min_crop_area)
     return decode_crop(encoded, is_jpeg, windows[0], flips[0] if horizontal_flip else None, image_size)

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 
 from densenet_keras.data import framing, tfrecord
+from densenet_keras.data.picture_header import JPEG_MAGIC, PNG_MAGIC
 from densenet_keras.errors import UsageError
 
 Progress = Callable[[int, int], None]
@@ -33,7 +34,6 @@ _READ_AHEAD_BYTES = 1 << 20
 _REPORT_BYTES = 8 << 20
 _LEAST_OF_SMALLEST = 8  # how many records may lie where the smallest bad one found would
 _THREADS = 8  # reads and checksums run outside Python's lock; network storage needs several at once
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # what `images` decodes
 _PNG_HEADER_BYTES = 33  # of one cut off in it TensorFlow's decoder takes the process down
 
 
@@ -217,10 +217,10 @@ def _usable(payload: bytes) -> tfrecord.ImageExample:
     if not -(1 << 31) <= example.label < 1 << 31:
         raise tfrecord.UnusableExample(f"label {example.label} is not a 32-bit integer")
     start = example.image_start
-    if not payload.startswith((_JPEG, _PNG), start):
+    if not payload.startswith((JPEG_MAGIC, PNG_MAGIC), start):
         begun = payload[start : start + 8]
         raise tfrecord.UnusableExample(f"image/encoded is neither JPEG nor PNG; it starts with {begun!r}")
-    if payload.startswith(_PNG, start) and example.image_bytes < _PNG_HEADER_BYTES:
+    if payload.startswith(PNG_MAGIC, start) and example.image_bytes < _PNG_HEADER_BYTES:
         raise tfrecord.UnusableExample(f"image/encoded is a PNG cut off after {example.image_bytes} bytes")
     return example
 

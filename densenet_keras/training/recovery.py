@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -79,7 +80,10 @@ class Recovery:
         self._timeout_seconds = float(config.device.first_step_timeout_seconds)
         self._detector = Detector()
         self._kept: Optional[_State] = None
-        self._reader: Optional[Callable[[], Dict[str, np.ndarray]]] = None
+        # Of the one kind that reads often: a second set of fetches would be a second graph to prepare.
+        self._read: Callable[[], Dict[str, np.ndarray]] = functools.partial(parts.saver.read, parts.session)
+        if parts.backend.repeats_steps:
+            self._read = parts.saver.reader(parts.session)
         self._chunk_start = first_step
         self._good_step = _regular_checkpoint(self._log_dir, parts.plan, first_step)
 
@@ -95,9 +99,7 @@ class Recovery:
         if not self._parts.backend.repeats_steps:
             return
         if self._kept is None or start - self._kept.step >= KEPT_EVERY_STEPS:
-            if self._reader is None:
-                self._reader = self._parts.saver.reader(self._parts.session)
-            self._kept = _State(start, self._reader())
+            self._kept = _State(start, self._read())
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
         """Raises Diverged if the chunk that ended at `step` went wrong; the same on all ranks."""
@@ -258,9 +260,6 @@ class Recovery:
     def _enter(self, step: int) -> None:
         self._parts.stream.first_step = step
         self._parts.session.run(self._parts.start_stream)
-
-    def _read(self) -> Dict[str, np.ndarray]:
-        return self._parts.saver.read(self._parts.session)
 
     def _on_any_rank(self, flag: bool) -> bool:
         with self._rank.watchdog.waiting():

@@ -121,7 +121,7 @@ class TensorFlowBackend(Backend):
     def all_reduce_mean(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
         """See `Backend.all_reduce_mean`; divides the packed buffer, not tensor by tensor."""
         if self._collectives is None:
-            return [tf.convert_to_tensor(tensor) for tensor in tensors]
+            return super().all_reduce_mean(tensors)
         return self._collectives.means(tensors)
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> tf.Operation:
