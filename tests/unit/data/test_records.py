@@ -4,11 +4,12 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
-from densenet_keras.data import record_index, records, tfrecord
+from densenet_keras.data import index_scan, record_index, records, tfrecord
 from densenet_keras.data.record_reader import RecordReader
 from densenet_keras.errors import UsageError
 from tests.support import records as fake
@@ -93,19 +94,70 @@ def test_examples_written_by_tensorflow_are_parsed():
     assert payload[found.image_start : found.image_start + found.image_bytes] == JPEG
 
 
-def test_unpacked_integers_are_parsed():
-    def delimited(number, content):
-        return bytes([number << 3 | 2, len(content)]) + content
+def delimited(number, content):
+    """A field of a protocol buffer."""
+    size = len(content)
+    length = bytes([size]) if size < 128 else bytes([size & 0x7F | 0x80, size >> 7])
+    return bytes([number << 3 | 2]) + length + content
 
-    def entry(name, feature):
-        return delimited(1, delimited(1, name) + delimited(2, feature))
 
-    image = entry(b"image/encoded", delimited(1, delimited(1, b"\xff\xd8\xff")))
-    label = entry(b"image/class/label", delimited(3, b"\x08\x2a"))  # value: 42, a varint field
-    payload = delimited(1, image + label)
+def entry(name, feature):
+    return delimited(1, delimited(1, name) + delimited(2, feature))
+
+
+IMAGE = delimited(1, delimited(1, b"\xff\xd8\xff"))
+LABEL = delimited(3, delimited(1, b"\x2a"))
+
+
+def assert_parsed(*entries):
+    payload = delimited(1, b"".join(entries))
     found = tfrecord.parse_example(payload)
     assert found.label == 42
     assert payload[found.image_start :][: found.image_bytes] == b"\xff\xd8\xff"
+
+
+def test_unpacked_integers_are_parsed():
+    assert_parsed(entry(b"image/encoded", IMAGE), entry(b"image/class/label", delimited(3, b"\x08\x2a")))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda key, value: value + key,
+        lambda key, value: delimited(1, b"other") + key + value,
+        lambda key, value: key + delimited(2, b"") + value,
+        lambda key, value: key + value + b"\x18\x05",  # a field that nobody knows
+    ],
+)
+@pytest.mark.parametrize(
+    "other", [b"", delimited(1, b"k" * 200), entry(b"k" * 200, IMAGE), delimited(2, IMAGE)]
+)
+def test_entries_are_parsed_however_they_are_laid_out(layout, other):
+    """As the format allows, whether or not a writer does it: of a field that comes twice the last counts."""
+    pairs = [(b"image/encoded", IMAGE), (b"image/class/label", LABEL)]
+    entries = [delimited(1, layout(delimited(1, name), delimited(2, feature))) for name, feature in pairs]
+    assert_parsed(*entries, delimited(1, other))
+
+
+def test_who_waits_for_storage_holds_up_no_other_shard(tmp_path):
+    slow = str(tmp_path / "slow")
+    os.mkfifo(slow)
+    turn, taken = threading.Lock(), []
+    writer = os.open(slow, os.O_RDWR)  # so that opening for reading does not wait
+    with turn, index_scan.Waiting(slow, turn) as file:
+
+        def other():
+            with turn:
+                taken.append(True)
+                os.write(writer, b"come")
+
+        threading.Thread(target=other, daemon=True).start()
+        read = bytearray(4)
+        file.readinto(read)
+        assert read == b"come"
+        assert turn.locked()
+    assert taken
+    os.close(writer)
 
 
 def test_indexing_needs_no_tensorflow(data_dir):
