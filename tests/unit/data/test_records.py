@@ -130,7 +130,9 @@ def test_unpacked_integers_are_parsed():
     ],
 )
 @pytest.mark.parametrize(
-    "other", [b"", delimited(1, b"k" * 200), entry(b"k" * 200, IMAGE), delimited(2, IMAGE)]
+    "other",
+    [b"", delimited(1, b"k" * 200), entry(b"k" * 200, IMAGE), delimited(2, IMAGE)],
+    ids=["nothing", "a key alone", "a long key", "a value alone"],
 )
 def test_entries_are_parsed_however_they_are_laid_out(layout, other):
     """As the format allows, whether or not a writer does it: of a field that comes twice the last counts."""
