@@ -6,7 +6,7 @@ statistics. Sums over pixels are products of matrices.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import tensorflow as tf
 
@@ -15,6 +15,8 @@ from densenet_keras.network.constants import integers, number
 # In place of a scale nearer to zero (a gamma that weight decay has left without effect): what is multiplied
 # by it can then be divided again. Gradients of feature maps move by this times their size, below rounding.
 _SMALLEST_SCALE = 1e-12
+# From here on the depthwise form of a sum of products takes 0.5 to 0.9 of the processor time, at 32 1.7.
+_DEPTHWISE_FROM_CHANNELS = 64
 
 
 class Moments(NamedTuple):
@@ -62,19 +64,45 @@ class Pixels:
         rows = tf.reshape(x, shape if isinstance(self._area, tf.Tensor) else integers(shape))
         return tf.reduce_sum(tf.matmul(self._ones, rows), axis=integers([0, 1]))
 
+    def sums_of_products(self, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        """``[channels]``: sums of ``a * b``, both of one shape."""
+        channels = int(a.shape[-1])
+        if channels < _DEPTHWISE_FROM_CHANNELS:
+            return self.sums(a * b)
+        # The gradient of a 1x1 depthwise kernel is just that, and writes no product to memory.
+        products = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+            input=a,
+            filter_sizes=integers([1, 1, channels, 1]),
+            out_backprop=b,
+            strides=[1, 1, 1, 1],
+            padding="VALID",
+        )
+        return tf.reshape(products, integers([channels]))
+
     def moments(self, x: tf.Tensor) -> Moments:
         # With the mean taken off first: E[x^2] - E[x]^2 would cancel digits.
         mean = self.sums(x) * self._one_by_count
         return Moments(mean, self.sums(tf.math.squared_difference(x, mean)) * self._one_by_count)
 
+    def centred(self, x: tf.Tensor) -> Tuple[tf.Tensor, Moments]:
+        """x with its mean taken off, in the memory of x if nothing else reads it, and the moments of x."""
+        mean = self.sums(x) * self._one_by_count
+        rest = tf.nn.bias_add(x, -mean)
+        return rest, Moments(mean, self.sums_of_products(rest, rest) * self._one_by_count)
+
     def unbiased(self, variance: tf.Tensor) -> tf.Tensor:
         """A variance of `moments` with Bessel's correction."""
         return variance * self._unbiased
 
-    def through_moments(self, x: tf.Tensor, moments: Moments, sums: GradientSums) -> tf.Tensor:
-        """The gradient of `x` through its `moments`: ``-(plain + weighted * (x - mean)) / pixels``."""
+    def through_moments(self, x: tf.Tensor, mean: Optional[tf.Tensor], sums: GradientSums) -> tf.Tensor:
+        """The gradient of `x` through its moments: ``-(plain + weighted * (x - mean)) / pixels``.
+
+        Args:
+            mean: of x; None: it is taken off already.
+        """
         factor = sums.weighted * self._minus_one_by_count
-        return tf.nn.bias_add(x * factor, sums.plain * self._minus_one_by_count - factor * moments.mean)
+        shift = sums.plain * self._minus_one_by_count
+        return tf.nn.bias_add(x * factor, shift if mean is None else shift - factor * mean)
 
 
 class NormalisedRelu:
@@ -83,13 +111,17 @@ class NormalisedRelu:
     Args:
         gamma, beta: ``[channels] float32``.
         moments: of x.
+        centred: whether the mean is taken off x already.
     """
 
-    def __init__(self, gamma: tf.Tensor, beta: tf.Tensor, moments: Moments, epsilon: float) -> None:
+    def __init__(
+        self, gamma: tf.Tensor, beta: tf.Tensor, moments: Moments, epsilon: float, centred: bool = False
+    ) -> None:
         self.moments = moments
+        self.mean = None if centred else moments.mean
         self._inverse = tf.math.rsqrt(moments.variance + number(epsilon))
         scale = gamma * self._inverse
-        self._shift = beta - moments.mean * scale
+        self._shift = beta if centred else beta - moments.mean * scale
         smallest = number(_SMALLEST_SCALE)
         self._scale = tf.compat.v2.where(tf.less(tf.abs(scale), smallest), smallest, scale)
 
@@ -110,7 +142,10 @@ class NormalisedRelu:
                 zero where the result is, times the scale.
         """
         total = pixels.sums(scaled)
-        normalised = (pixels.sums(scaled * x) - self.moments.mean * total) * self._inverse
+        weighted = pixels.sums_of_products(scaled, x)
+        if self.mean is not None:
+            weighted -= self.mean * total
+        normalised = weighted * self._inverse
         return normalised / self._scale, total / self._scale, GradientSums(total, normalised * self._inverse)
 
 

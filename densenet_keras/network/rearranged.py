@@ -56,8 +56,8 @@ class _DenseLayer:
         self.norm1 = NormalisedRelu(weights.gamma1, weights.beta1, moments, epsilon)
         relu1 = self.norm1(x)
         bottleneck = _convolve(relu1, weights.kernel1)
-        moments2 = self._pixels.moments(bottleneck)
-        self.norm2 = NormalisedRelu(weights.gamma2, weights.beta2, moments2, epsilon)
+        bottleneck, moments2 = self._pixels.centred(bottleneck)
+        self.norm2 = NormalisedRelu(weights.gamma2, weights.beta2, moments2, epsilon, centred=True)
         relu2 = self.norm2(bottleneck)
         self._kept = x, relu1, bottleneck, relu2
         self._result = self.features = _convolve(relu2, weights.kernel2)
@@ -72,6 +72,7 @@ class _DenseLayer:
             bottleneck = held(self._kept[2], after)
         else:
             bottleneck = _convolve(relu1, self._weights.kernel1)
+            bottleneck = tf.nn.bias_add(bottleneck, -self.norm2.moments.mean)
         self._kept = x, relu1, bottleneck, self.norm2(bottleneck)
 
     def through_dropout(self, upstream: tf.Tensor) -> tf.Tensor:
@@ -87,7 +88,7 @@ class _DenseLayer:
         kernel2 = kernel_gradient(relu2, weights.kernel2, upstream)
         scaled = masked(input_gradient(relu2, self.norm2.times_scale(weights.kernel2), upstream), relu2)
         gamma2, beta2, sums = self.norm2.gradients(scaled, bottleneck, pixels)
-        upstream = scaled + pixels.through_moments(bottleneck, self.norm2.moments, sums)
+        upstream = scaled + pixels.through_moments(bottleneck, self.norm2.mean, sums)
         kernel1 = kernel_gradient(relu1, weights.kernel1, upstream)
         scaled = masked(input_gradient(relu1, self.norm1.times_scale(weights.kernel1), upstream), relu1)
         gamma1, beta1, sums = self.norm1.gradients(scaled, x, pixels)
@@ -131,7 +132,7 @@ class _Block:
             if sums is not None:
                 (plain, new_plain), (weighted, new_weighted) = (_split(each, sizes) for each in sums)
                 sums, own = GradientSums(plain, weighted), GradientSums(new_plain, new_weighted)
-                new += self._pixels.through_moments(layer.features, layer.moments, own)
+                new += self._pixels.through_moments(layer.features, layer.moments.mean, own)
             new = layer.through_dropout(new)
             if self._block.recompute:
                 x = held(self._result, new)[..., : sizes[0]]
@@ -141,7 +142,7 @@ class _Block:
             sums = more_sums if sums is None else GradientSums(*map(tf.add, sums, more_sums))
             found = of_weights + found
         if sums is not None:
-            upstream += self._pixels.through_moments(self._inputs, self._moments, sums)
+            upstream += self._pixels.through_moments(self._inputs, self._moments.mean, sums)
         return [upstream, *found]
 
 
@@ -192,7 +193,7 @@ def transition(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
         size = tf.shape(inputs)
         scaled = masked(tf.raw_ops.AvgPoolGrad(orig_input_shape=size, grad=of_pooled, **_PAIR), relu)
         gamma, beta, sums = norm.gradients(scaled, inputs, pixels)
-        of_inputs = scaled + pixels.through_moments(inputs, moments, sums)
+        of_inputs = scaled + pixels.through_moments(inputs, moments.mean, sums)
         return [of_inputs, gamma, beta, of_kernel]
 
     weights = [layer.bn.gamma, layer.bn.beta, layer.reduction.kernel]

@@ -112,7 +112,11 @@ def build_step(
     """
     wrapped = backend.wrap_optimizer(optimizer)
     loss = parts.losses[parts.minimize]
-    pairs = wrapped.compute_gradients(loss, var_list=list(parts.variables))
+    optimizers = tf.compat.v1.train.Optimizer
+    # Waiting for all gradients of an operation before any is used would compute that of the images too. On
+    # NPUs the graph stays as every TensorFlow script has it.
+    gate = optimizers.GATE_NONE if backend.rearranges else optimizers.GATE_OP
+    pairs = wrapped.compute_gradients(loss, var_list=list(parts.variables), gate_gradients=gate)
     _check_gradients(pairs, loss)
     names = sorted(parts.losses)
     gradients, means, averaged = backend.exchange(
