@@ -94,6 +94,17 @@ class Pixels:
         """A variance of `moments` with Bessel's correction."""
         return variance * self._unbiased
 
+    def gradients_of_moments(self, sums: GradientSums) -> Moments:
+        """With respect to the mean and the variance of x, of which they are functions.
+
+        Since the mean of x - mean is zero, only the sum of gradients reaches the mean.
+        """
+        return Moments(-sums.plain, number(-0.5) * sums.weighted)
+
+    def gradient_sums(self, gradients: Moments) -> GradientSums:
+        """The sums of which `gradients_of_moments` made these."""
+        return GradientSums(-gradients.mean, number(-2.0) * gradients.variance)
+
     def through_moments(self, x: tf.Tensor, mean: Optional[tf.Tensor], sums: GradientSums) -> tf.Tensor:
         """The gradient of `x` through its moments: ``-(plain + weighted * (x - mean)) / pixels``.
 

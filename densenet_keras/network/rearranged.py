@@ -15,7 +15,7 @@ TensorFlow's own, the gradients of all layers would have to be added at once, or
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -25,6 +25,10 @@ from densenet_keras.network.normalisation import GradientSums, Moments, Normalis
 from densenet_keras.network.recompute import held
 
 _PAIR = {"ksize": [1, 2, 2, 1], "strides": [1, 2, 2, 1], "padding": "VALID"}
+
+
+# The attribute of a block's result that holds its moments: what comes behind it need not compute them again.
+_MOMENTS = "_densenet_moments"
 
 
 class LayerWeights(NamedTuple):
@@ -106,7 +110,8 @@ class _Block:
         self._pixels, self._block = pixels, block
         self.layers: List[_DenseLayer] = []
 
-    def forward(self, inputs: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
+    def forward(self, inputs: tf.Tensor, *weights: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The result, its mean and its variance."""
         size = len(LayerWeights._fields)
         self._inputs, self._moments = inputs, self._pixels.moments(inputs)
         x, moments = inputs, [self._moments]
@@ -119,30 +124,28 @@ class _Block:
                 x = tf.concat([x, computed.features], axis=integer(3))
             self.layers.append(computed)
         self._result = x
-        return x
+        return (x, *_joined(moments))
 
-    def gradients(self, upstream: tf.Tensor) -> List[tf.Tensor]:
+    def gradients(self, upstream: tf.Tensor, *of_moments: tf.Tensor) -> List[tf.Tensor]:
         """With respect to the inputs and to all weights of all layers."""
         found: List[tf.Tensor] = []
-        sums: Optional[GradientSums] = None  # no layer of the block sees the last feature maps
+        sums = self._pixels.gradient_sums(Moments(*of_moments))
         for layer in reversed(self.layers):
             new_channels = int(layer.features.shape[-1])
             sizes = [int(upstream.shape[-1]) - new_channels, new_channels]
             upstream, new = _split(upstream, sizes, axis=3)
-            if sums is not None:
-                (plain, new_plain), (weighted, new_weighted) = (_split(each, sizes) for each in sums)
-                sums, own = GradientSums(plain, weighted), GradientSums(new_plain, new_weighted)
-                new += self._pixels.through_moments(layer.features, layer.moments.mean, own)
+            (plain, new_plain), (weighted, new_weighted) = (_split(each, sizes) for each in sums)
+            own = GradientSums(new_plain, new_weighted)
+            new += self._pixels.through_moments(layer.features, layer.moments.mean, own)
             new = layer.through_dropout(new)
             if self._block.recompute:
                 x = held(self._result, new)[..., : sizes[0]]
                 layer.compute_again(x, new, self._block.keep_bottlenecks)
             more, more_sums, of_weights = layer.gradients(new)
             upstream += more
-            sums = more_sums if sums is None else GradientSums(*map(tf.add, sums, more_sums))
+            sums = GradientSums(plain + more_sums.plain, weighted + more_sums.weighted)
             found = of_weights + found
-        if sums is not None:
-            upstream += self._pixels.through_moments(self._inputs, self._moments.mean, sums)
+        upstream += self._pixels.through_moments(self._inputs, self._moments.mean, sums)
         return [upstream, *found]
 
 
@@ -163,7 +166,8 @@ def dense_block(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
     pixels = Pixels(inputs)
     block = _Block(pixels, layer)
     inputs_and_weights = [inputs, *(tensor for part in layer.dense_layers for tensor in part.tensors())]
-    result = _with_gradients(block.forward, block.gradients, inputs_and_weights)
+    result, *moments = _with_gradients(block.forward, block.gradients, inputs_and_weights)
+    setattr(result, _MOMENTS, Moments(*moments))
     norms = [norm for part in layer.dense_layers for norm in (part.bn1, part.bn2)]
     used = [norm.moments for computed in block.layers for norm in (computed.norm1, computed.norm2)]
     _update_averages(norms, used, pixels)
@@ -174,11 +178,12 @@ def dense_block(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
 def transition(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
     """As `dense_block` for a built `TransitionLayer`: ``[batch, height // 2, width // 2, filters]``."""
     pixels = Pixels(inputs)
-    moments = pixels.moments(inputs)
+    moments = getattr(inputs, _MOMENTS, None) or pixels.moments(inputs)
     kept: Dict[str, Any] = {}
 
-    def forward(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        norm = NormalisedRelu(gamma, beta, moments, layer.bn_epsilon)
+    def forward(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
+        gamma, beta, kernel = weights
+        norm = NormalisedRelu(gamma, beta, Moments(mean, variance), layer.bn_epsilon)
         relu = norm(x)
         pooled = tf.raw_ops.AvgPool(value=relu, **_PAIR)
         kept.update(norm=norm, relu=relu, pooled=pooled, kernel=kernel)
@@ -193,11 +198,10 @@ def transition(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
         size = tf.shape(inputs)
         scaled = masked(tf.raw_ops.AvgPoolGrad(orig_input_shape=size, grad=of_pooled, **_PAIR), relu)
         gamma, beta, sums = norm.gradients(scaled, inputs, pixels)
-        of_inputs = scaled + pixels.through_moments(inputs, moments.mean, sums)
-        return [of_inputs, gamma, beta, of_kernel]
+        return [scaled, *pixels.gradients_of_moments(sums), gamma, beta, of_kernel]
 
     weights = [layer.bn.gamma, layer.bn.beta, layer.reduction.kernel]
-    result = _with_gradients(forward, gradients, [inputs, *weights])
+    result = _with_gradients(forward, gradients, [inputs, *moments, *weights])
     _update_averages([layer.bn], [moments], pixels)
     return result
 

@@ -44,7 +44,10 @@ def trained(layer="block", training=None, channels=5, **options):
         gradients = tf.gradients(loss, [images, *part.trainable_weights])
         updates = part.get_updates_for(images)  # as a training step asks for them
         assert len(updates) == (0 if training is False else len(part.non_trainable_weights))
-        with tf.compat.v1.Session() as session:
+        # As backends have it where they rearrange. Fusing a convolution with what follows would round otherwise.
+        config = tf.compat.v1.ConfigProto()
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        with tf.compat.v1.Session(config=config) as session:
             session.run(tf.compat.v1.global_variables_initializer())
             assign_arbitrary(session, part)
             if zero_gammas:
