@@ -47,7 +47,7 @@ def form_of(kernel_shape: Sequence[int]) -> str:
 
 
 def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """The convolution in inference. (Training steps took 1.02 of the time with the other form.)"""
+    """The convolution, forward."""
     _, height, width, channels = images.shape.as_list()
     kernel_size, filters = kernel.shape.as_list()[:2], int(kernel.shape[-1])
     is_large = height is not None and width is not None and height * width >= TRANSPOSED_FROM_PIXELS

@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tu
 import tensorflow as tf
 
 from densenet_keras.network.constants import integer, integers, number
-from densenet_keras.network.convolutions import input_gradient, kernel_gradient
+from densenet_keras.network.convolutions import convolve, input_gradient, kernel_gradient
 from densenet_keras.network.normalisation import GradientSums, Moments, NormalisedRelu, Pixels, masked
 from densenet_keras.network.recompute import held
 
@@ -64,7 +64,7 @@ class _DenseLayer:
         self.norm2 = NormalisedRelu(weights.gamma2, weights.beta2, moments2, epsilon, centred=True)
         relu2 = self.norm2(bottleneck)
         self._kept = x, relu1, bottleneck, relu2
-        self._result = self.features = _convolve(relu2, weights.kernel2)
+        self._result = self.features = convolve(relu2, weights.kernel2)
         if self._layer.dropout is not None:
             self.features = self._layer.dropout(self._result, training=True)
         self.moments = self._pixels.moments(self.features)
