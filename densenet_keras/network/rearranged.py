@@ -15,7 +15,7 @@ TensorFlow's own, the gradients of all layers would have to be added at once, or
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -252,12 +252,13 @@ def _split(x: tf.Tensor, sizes: Sequence[int]) -> List[tf.Tensor]:
     return parts
 
 
-def _split_channels(x: tf.Tensor, sizes: Sequence[int]) -> Iterator[tf.Tensor]:
+def _split_channels(x: tf.Tensor, sizes: Sequence[int]) -> List[tf.Tensor]:
     """Of feature maps: slices of a matrix are copied row by row, in 0.6 to 0.8 of the time of tf.split."""
-    first = tf.shape(x)[:3] if None in x.shape.as_list() else x.shape.as_list()[:3]
-    matrix, begin = tf.reshape(x, integers([-1, sum(sizes)])), 0
+    if not x.shape.is_fully_defined():
+        return list(tf.split(x, sizes, axis=3))
+    matrix, begin, parts = tf.reshape(x, integers([-1, sum(sizes)])), 0, []
     for size in sizes:
         part = tf.slice(matrix, integers([0, begin]), integers([-1, size]))
-        shape = [*first, size] 
-        yield tf.reshape(part, integers(shape) if isinstance(first, list) else tf.concat([first, [size]], 0))
+        parts.append(tf.reshape(part, integers([*x.shape[:3], size])))
         begin += size
+    return parts
