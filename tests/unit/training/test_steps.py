@@ -1,5 +1,7 @@
 """What a network is fed with."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -49,3 +51,36 @@ def test_logits_in_inference_are_the_same_in_every_form():
             assert bool(plain) == fast
     np.testing.assert_allclose(found[True], found[False], rtol=0, atol=1e-5 * np.abs(found[False]).max())
     np.testing.assert_array_equal(found[True][0], found[True][1])
+
+
+def operations_of_a_step(**settings):
+    """The operations that one training step runs."""
+    with tf.Graph().as_default():
+        tf.keras.backend.set_learning_phase(1)
+        backend = TensorFlowBackend(Config().replace(model="densenet_tiny", **settings), Topology())
+        labels = tf.zeros([2], tf.int32)
+        _, step = steps.build_train_step(
+            functools.partial(build_densenet, backend.config.model, rearranged=backend.rearranges),
+            (tf.zeros([2, 32, 32, 3], tf.uint8), labels),
+            backend.config,
+            lambda step: tf.constant(0.1),
+            backend,
+        )
+        found, left = set(), [step.train_op]
+        while left:
+            operation = left.pop()
+            if operation not in found:
+                found.add(operation)
+                left += [*(each.op for each in operation.inputs), *operation.control_inputs]
+        return found
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(True, 0), (False, 1)])
+def test_the_fast_step_computes_no_gradient_of_the_pictures(fast, expected):
+    """TensorFlow's own would wait for it before it uses that of the kernel."""
+    of_pictures = [
+        operation
+        for operation in operations_of_a_step(fast_cpu=fast)
+        if operation.type == "Conv2DBackpropInput" and operation.outputs[0].shape[-1] == 3
+    ]
+    assert len(of_pictures) == expected
