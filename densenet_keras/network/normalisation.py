@@ -35,6 +35,18 @@ class GradientSums(NamedTuple):
     plain: tf.Tensor
     weighted: tf.Tensor  # by (x - mean) / (variance + epsilon)
 
+    def of_moments(self) -> Moments:
+        """The gradients with respect to the mean and the variance of x.
+
+        Through the variance nothing reaches the mean: the mean of x - mean is zero.
+        """
+        return Moments(-self.plain, number(-0.5) * self.weighted)
+
+
+def gradient_sums(of_moments: Moments) -> GradientSums:
+    """The sums that lead to these gradients with respect to mean and variance."""
+    return GradientSums(-of_moments.mean, number(-2.0) * of_moments.variance)
+
 
 class Pixels:
     """Sums over batch, height and width of feature maps ``[batch, height, width, any] float32``.
@@ -93,17 +105,6 @@ class Pixels:
     def unbiased(self, variance: tf.Tensor) -> tf.Tensor:
         """A variance of `moments` with Bessel's correction."""
         return variance * self._unbiased
-
-    def gradients_of_moments(self, sums: GradientSums) -> Moments:
-        """With respect to the mean and the variance of x, of which they are functions.
-
-        Since the mean of x - mean is zero, only the sum of gradients reaches the mean.
-        """
-        return Moments(-sums.plain, number(-0.5) * sums.weighted)
-
-    def gradient_sums(self, gradients: Moments) -> GradientSums:
-        """The sums of which `gradients_of_moments` made these."""
-        return GradientSums(-gradients.mean, number(-2.0) * gradients.variance)
 
     def through_moments(self, x: tf.Tensor, mean: Optional[tf.Tensor], sums: GradientSums) -> tf.Tensor:
         """The gradient of `x` through its moments: ``-(plain + weighted * (x - mean)) / pixels``.

@@ -2,12 +2,13 @@
 
 They compute what `layers` computes, results and gradients equal to float32 rounding, with less work:
 
-- The mean and variance of a feature map are the same for all layers behind it: they are computed once, and
-  so is the gradient through them.
+- The mean and variance of a feature map are the same for all layers behind it, the transition among them:
+  they are computed once, and so is the gradient through them.
 - The gradient before a normalisation is its scale times the gradient behind it. The scale is put into the
   kernel of the convolution whose gradient that is: [channels] numbers instead of feature maps.
 - A transition averages pixels before its 1x1 convolution instead of behind it, for a quarter of the work.
-- Sums over pixels are products of matrices, in half the time of TensorFlow's reductions.
+- Sums over pixels are products of matrices, in half the time of TensorFlow's reductions. Products of feature
+  maps, of which only sums are needed, are never written.
 
 A whole block has one gradient function, which adds the gradients of the feature maps layer by layer. From
 TensorFlow's own, the gradients of all layers would have to be added at once, or copied twice.
@@ -21,12 +22,17 @@ import tensorflow as tf
 
 from densenet_keras.network.constants import integer, integers, number
 from densenet_keras.network.convolutions import convolve, input_gradient, kernel_gradient
-from densenet_keras.network.normalisation import GradientSums, Moments, NormalisedRelu, Pixels, masked
+from densenet_keras.network.normalisation import (
+    GradientSums,
+    Moments,
+    NormalisedRelu,
+    Pixels,
+    gradient_sums,
+    masked,
+)
 from densenet_keras.network.recompute import held
 
 _PAIR = {"ksize": [1, 2, 2, 1], "strides": [1, 2, 2, 1], "padding": "VALID"}
-
-
 # The attribute of a block's result that holds its moments: what comes behind it need not compute them again.
 _MOMENTS = "_densenet_moments"
 
@@ -75,8 +81,8 @@ class _DenseLayer:
         if keep_bottleneck:
             bottleneck = held(self._kept[2], after)
         else:
-            bottleneck = _convolve(relu1, self._weights.kernel1)
-            bottleneck = tf.nn.bias_add(bottleneck, -self.norm2.moments.mean)
+            convolved = _convolve(relu1, self._weights.kernel1)
+            bottleneck = tf.nn.bias_add(convolved, -self.norm2.moments.mean)
         self._kept = x, relu1, bottleneck, self.norm2(bottleneck)
 
     def through_dropout(self, upstream: tf.Tensor) -> tf.Tensor:
@@ -127,9 +133,9 @@ class _Block:
         return (x, *_joined(moments))
 
     def gradients(self, upstream: tf.Tensor, *of_moments: tf.Tensor) -> List[tf.Tensor]:
-        """With respect to the inputs and to all weights of all layers."""
+        """With respect to the inputs and to all weights of all layers, from those of what `forward` gives."""
         found: List[tf.Tensor] = []
-        sums = self._pixels.gradient_sums(Moments(*of_moments))
+        sums = gradient_sums(Moments(*of_moments))
         for layer in reversed(self.layers):
             new_channels = int(layer.features.shape[-1])
             sizes = [int(upstream.shape[-1]) - new_channels, new_channels]
@@ -198,7 +204,7 @@ def transition(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
         size = tf.shape(inputs)
         scaled = masked(tf.raw_ops.AvgPoolGrad(orig_input_shape=size, grad=of_pooled, **_PAIR), relu)
         gamma, beta, sums = norm.gradients(scaled, inputs, pixels)
-        return [scaled, *pixels.gradients_of_moments(sums), gamma, beta, of_kernel]
+        return [scaled, *sums.of_moments(), gamma, beta, of_kernel]
 
     weights = [layer.bn.gamma, layer.bn.beta, layer.reduction.kernel]
     result = _with_gradients(forward, gradients, [inputs, *moments, *weights])

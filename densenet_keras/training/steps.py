@@ -112,10 +112,9 @@ def build_step(
     """
     wrapped = backend.wrap_optimizer(optimizer)
     loss = parts.losses[parts.minimize]
-    optimizers = tf.compat.v1.train.Optimizer
-    # Waiting for all gradients of an operation before any is used would compute that of the images too. On
-    # NPUs the graph stays as every TensorFlow script has it.
-    gate = optimizers.GATE_NONE if backend.rearranges else optimizers.GATE_OP
+    # With TensorFlow's default no gradient of an operation is used before all of them are there: that of the
+    # images, which nobody needs, is computed as well. NPUs get the graph that every script gives them.
+    gate = optimizer.GATE_NONE if backend.rearranges else optimizer.GATE_OP
     pairs = wrapped.compute_gradients(loss, var_list=list(parts.variables), gate_gradients=gate)
     _check_gradients(pairs, loss)
     names = sorted(parts.losses)
