@@ -15,14 +15,12 @@ from densenet_keras import backends, files, schedule
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder, saver
-from densenet_keras.commands import advice, foreign
+from densenet_keras.commands import advice, origin
 from densenet_keras.data import classes
 from densenet_keras.data.inputs import Inputs, naming_bad_records
 from densenet_keras.data.order import Stream
 from densenet_keras.network.densenet import build_densenet
 from densenet_keras.network.variants import VARIANTS
-from densenet_keras.network.weights import source as weights
-from densenet_keras.network.weights.source import Source
 from densenet_keras.rank import Rank
 from densenet_keras.schedule import RunPlan
 from densenet_keras.settings.config import Config, fields
@@ -63,7 +61,7 @@ def train(
     user_callbacks.check(callbacks, "callbacks")
     inputs = Inputs(config, topology, train=True, evaluate=config.run.mode == "train_and_evaluate")
     plan = schedule.plan(config, inputs.train_images, inputs.eval_images)
-    start = _find_start(config, plan)
+    start = origin.find(config, plan)
     if start.step >= plan.total_steps and not start.missed_evaluation:
         if topology.is_primary:
             print(
@@ -77,7 +75,7 @@ def train(
     rate = CosineLearningRate(config.optimizer, plan.steps_per_epoch)
     graph = tf.Graph()
     with graph.as_default(), backend.placement():
-        nodes = build_training(config, plan, _stream(start), inputs, rate, backend)
+        nodes = build_training(config, plan, origin.stream(start), inputs, rate, backend)
     compile_seconds = float(config.device.first_step_timeout_seconds)
     with backend.session(graph) as session:
         with rank.watchdog.phase("preparing", compile_seconds):
@@ -91,7 +89,7 @@ def train(
                 session.run(nodes.validation.iterator.initializer)
             if nodes.average is not None:
                 backend.check_graph([nodes.average], "averaging statistics")
-            origin = _restore(session, nodes, config, start)
+            begun = origin.restore(session, nodes.saver, nodes.model, config, start)
             if topology.size > 1:
                 session.run(nodes.synchronise)
                 found = [start.step, int(start.missed_evaluation)]
@@ -107,7 +105,7 @@ def train(
         describe = functools.partial(inputs.describe_batch, nodes.stream)
         recovering = recovery.Recovery(parts, rank, config, describe, start.step)
         work = loop.Run(session, backend, nodes.model, nodes.step, plan, start.step, recovering)
-        ours = _callbacks(config, work, nodes, rank, start, _headline(config, plan, origin))
+        ours = _callbacks(config, work, nodes, rank, start, _headline(config, plan, begun))
         with naming_bad_records():
             return loop.run(
                 work,
@@ -116,28 +114,6 @@ def train(
                 agree=agreement.summing(nodes.host_sum, session, "requests"),
                 first_step_timeout_seconds=compile_seconds,
             )
-
-
-class _Start(NamedTuple):
-    """Where training begins."""
-
-    step: int
-    missed_evaluation: bool  # that of `step`: it comes after its checkpoint, a run may end between them
-    resumed: Optional[saver.Resumable]
-
-
-def _find_start(config: Config, plan: RunPlan) -> _Start:
-    resumed = saver.find_resumable(config.run.log_dir)
-    step = resumed.step if resumed else 0
-    missed = step > 0 and plan.evaluates_at(step) and not metrics.holds_evaluation(config.run.log_dir, step)
-    return _Start(step, missed, resumed)
-
-
-def _stream(start: _Start) -> Stream:
-    """Where the stream of training images begins."""
-    position = run_folder.of_checkpoint(start.resumed.path, "data") if start.resumed else None
-    told = position or {}
-    return Stream(start.step, told.get("skipped_images", 0), told.get("rewinds", 0))
 
 
 class Training(NamedTuple):
@@ -252,7 +228,7 @@ def initialisers() -> List[tf.Operation]:
 
 
 def _callbacks(
-    config: Config, work: loop.Run, nodes: Training, rank: Rank, start: _Start, headline: str
+    config: Config, work: loop.Run, nodes: Training, rank: Rank, start: origin.Start, headline: str
 ) -> List[tf.keras.callbacks.Callback]:
     """The callbacks of a run, in the order that `callbacks` gives the reasons for."""
     primary, plan = rank.topology.is_primary, work.plan
@@ -315,45 +291,9 @@ def _continuing(log_dir: str) -> str:
     return f"python -m densenet_keras train --config {shlex.quote(path)}"
 
 
-def _restore(session: tf.compat.v1.Session, nodes: Training, config: Config, start: _Start) -> str:
-    """Gives the variables their first values; returns in words where they come from."""
-    resumed = start.resumed
-    if resumed:
-        nodes.saver.restore(session, resumed.path)
-        damaged = "".join(
-            f"; {path} is damaged ({reason}) and is set aside as {checkpoint_files.SET_ASIDE}*"
-            for path, reason in resumed.damaged
-        )
-        return f"continuing from {resumed.path}{damaged}"
-    if not config.run.restore_path:
-        return "starting from random weights"
-    source = foreign.opened(config.run.restore_path)
-    if source is not None:
-        return _import(session, nodes, config, source)
-    path = saver.resolve(config.run.restore_path)
-    names = [variable.op.name for variable in nodes.model.weights]
-    report = nodes.saver.restore_body(session, path, names, config.run.restore_exclude)
-    fresh = ", ".join(report.fresh) or "none"
-    return f"loaded {len(report.loaded)} variables from {path}; not loaded, random: {fresh}"
-
-
-def _import(session: tf.compat.v1.Session, nodes: Training, config: Config, source: Source) -> str:
-    """As `_restore`, from weights of another program."""
-    foreign.check_restored(source, config)
-    shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in nodes.model.weights}
-    excluded = tuple(config.run.restore_exclude)
-    found = weights.match(source, {n: shape for n, shape in shapes.items() if not n.startswith(excluded)})
-    nodes.saver.fill(session, weights.values(source, found))
-    fresh = ", ".join(sorted(set(shapes) - set(found.loaded))) or "none"
-    there = weights.network_settings(source)["bn_epsilon"]
-    note = "" if config.model.bn_epsilon == there else f"; they were trained with --bn_epsilon {there}"
-    return (
-        f"loaded {len(found.loaded)} variables from {source.path} ({source.layout.name}); not loaded, "
-        f"random: {fresh}{note}"
-    )
-
-
-def _write_run(config: Config, plan: RunPlan, start: _Start, class_names: Optional[Sequence[str]]) -> None:
+def _write_run(
+    config: Config, plan: RunPlan, start: origin.Start, class_names: Optional[Sequence[str]]
+) -> None:
     """Leaves what explains the run, and sets damaged checkpoints aside, once training goes on."""
     run_folder.write_configuration(config)
     classes.write(config.run.log_dir, class_names, config.data.label_offset)
@@ -362,10 +302,10 @@ def _write_run(config: Config, plan: RunPlan, start: _Start, class_names: Option
         checkpoint_files.set_aside(path)
 
 
-def _headline(config: Config, plan: RunPlan, origin: str) -> str:
+def _headline(config: Config, plan: RunPlan, begun: str) -> str:
     return (
         f"{config.model.model}, {config.model.num_classes} classes, {config.model.image_size} px; "
         f"{plan.train_images} training images, {plan.eval_images} for evaluation; "
         f"{counted(config.device.rank_size, 'rank')} x batch {config.data.batch_size}; "
-        f"{counted(plan.steps_per_epoch, 'step')} an epoch, {plan.total_steps} in all; {origin}"
+        f"{counted(plan.steps_per_epoch, 'step')} an epoch, {plan.total_steps} in all; {begun}"
     )
