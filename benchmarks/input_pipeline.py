@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from densenet_keras.data import batches as pipeline
 from densenet_keras.data import records
+from densenet_keras.data.shards import find_shards
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
 
@@ -69,7 +70,7 @@ def stock_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
         image = tf.compat.v1.image.resize_bilinear(image[tf.newaxis], [side, side])[0]
         return tf.cast(image + 0.5, tf.uint8), tf.cast(parsed["image/class/label"], tf.int32)
 
-    files = tf.data.Dataset.from_tensor_slices(records.find_shards(folder, "train"))
+    files = tf.data.Dataset.from_tensor_slices(find_shards(folder, "train"))
     return (
         files.interleave(tf.data.TFRecordDataset, cycle_length=min(10, options.shards))
         .repeat()
@@ -87,7 +88,7 @@ def bare_dataset(folder: str, options: argparse.Namespace) -> tf.data.Dataset:
         return tf.image.decode_jpeg(encoded, channels=3)[:1, :1], tf.constant(0)
 
     return (
-        tf.data.TFRecordDataset(records.find_shards(folder, "train"))
+        tf.data.TFRecordDataset(find_shards(folder, "train"))
         .repeat()
         .map(decode, num_parallel_calls=options.threads)
         .batch(options.batch_size, drop_remainder=True)

@@ -7,6 +7,7 @@ import shutil
 from typing import List
 
 from densenet_keras.data import records
+from densenet_keras.data.shards import find_shards
 from densenet_keras.errors import UsageError
 
 
@@ -21,8 +22,8 @@ def link_part(data_dir: str, folder: str, images: int) -> int:
     Raises:
         UsageError: `data_dir` is no data set, or has fewer images.
     """
-    shards = records.find_shards(data_dir, records.TRAIN)
-    validation = records.find_shards(data_dir, records.VALIDATION)
+    shards = find_shards(data_dir, records.TRAIN)
+    validation = find_shards(data_dir, records.VALIDATION)
     count, found = 1, 0
     while True:
         if os.path.isdir(folder):

@@ -13,6 +13,7 @@ from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
 from densenet_keras.commands import foreign
 from densenet_keras.data import classes, records
+from densenet_keras.data.shards import find_shards
 from densenet_keras.errors import UsageError
 from densenet_keras.network.variants import VARIANTS
 from densenet_keras.settings.config import EVALUATE, FINETUNE, TRAINING, Config, fields
@@ -206,7 +207,7 @@ def _check_data(config: Config, environ: Mapping[str, str]) -> None:
     shards = {records.TRAIN: config.data.shards, records.VALIDATION: ""}
     for name in names:
         # All that takes no time before what may take long.
-        records.find_shards(config.data.data_dir, name, shards[name])
+        find_shards(config.data.data_dir, name, shards[name])
     assert config.model.num_classes is not None
     for name in names:
         split = records.open_split(

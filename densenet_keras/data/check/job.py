@@ -16,7 +16,7 @@ from densenet_keras.data.check.options import CheckOptions
 from densenet_keras.data.check.tally import SPLITS, SplitTally, Tally
 from densenet_keras.data.decoder import Decoder
 from densenet_keras.data.in_order import in_order
-from densenet_keras.data.records import find_shards
+from densenet_keras.data.shards import find_shards
 from densenet_keras.errors import UsageError
 from densenet_keras.topology import available_cores
 

@@ -10,6 +10,7 @@ import pytest
 
 from densenet_keras.data import index_file, record_index, records
 from densenet_keras.data.record_reader import RecordReader
+from densenet_keras.data.shards import find_shards
 from tests.support import records as fake
 from tests.support.paths import ROOT
 
@@ -36,7 +37,7 @@ def cache_file(data_dir):
 
 def relabelled(data_dir):
     """Writes the same pictures under other labels; sizes and times of the shards stay."""
-    paths = records.find_shards(data_dir, "train")
+    paths = find_shards(data_dir, "train")
     times = [os.stat(path) for path in paths]
     payloads = fake.noise_payloads(TRAIN, size=(6, 5), seed=1, label_offset=2)
     fake.write_split(data_dir, "train", payloads, shards=2)
@@ -145,7 +146,7 @@ def test_an_index_larger_than_its_shards_is_not_read(data_dir, builds):
 
 
 def test_a_record_that_was_bad_and_is_mended_is_read_again(data_dir, builds):
-    path = records.find_shards(data_dir, "train")[0]
+    path = find_shards(data_dir, "train")[0]
     with open(path, "rb") as file:
         whole = file.read()
     status = os.stat(path)

@@ -11,6 +11,7 @@ import pytest
 
 from densenet_keras.data import index_scan, record_index, records, tfrecord
 from densenet_keras.data.record_reader import RecordReader
+from densenet_keras.data.shards import find_shards
 from densenet_keras.errors import UsageError
 from tests.support import records as fake
 from tests.support.paths import ROOT
@@ -185,7 +186,7 @@ def test_progress_ends_at_the_total(data_dir):
 def test_only_shards_are_taken(data_dir):
     for name in ("train-00000-of-00002.idx", "train-00001-of-00002.tmp", "train-notes", "trains-00000"):
         (open(os.path.join(data_dir, name), "w")).close()
-    assert len(records.find_shards(data_dir, "train")) == 2
+    assert len(find_shards(data_dir, "train")) == 2
 
 
 def test_some_of_the_shards_are_used_and_the_others_need_not_be_there(tmp_path):
@@ -205,7 +206,7 @@ def test_some_of_the_shards_are_used_and_the_others_need_not_be_there(tmp_path):
 @pytest.mark.parametrize("wanted", ["2", "0-2", "1-0", "0,7"])
 def test_numbers_of_shards_that_are_not_there_are_refused_with_those_that_are(data_dir, wanted):
     with pytest.raises(UsageError, match=f"--shards {wanted}: .* is not a part of 0-1"):
-        records.find_shards(data_dir, "train", wanted)
+        find_shards(data_dir, "train", wanted)
 
 
 def test_the_index_of_the_whole_split_outlives_that_of_a_part(data_dir, builds):

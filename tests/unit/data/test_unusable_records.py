@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from densenet_keras.data import records, tfrecord
+from densenet_keras.data.shards import find_shards
 from densenet_keras.errors import UsageError
 from tests.support import records as fake
 
@@ -97,10 +98,10 @@ def test_shards_under_other_names_get_the_way_to_right_ones(tmp_path, files, sai
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(UsageError, match=said):
-        records.find_shards(str(tmp_path), "train")
+        find_shards(str(tmp_path), "train")
 
 
 def test_val_is_validation_under_another_name(tmp_path):
     (tmp_path / "val-00000-of-00001").touch()
     with pytest.raises(UsageError, match="val-00000-of-00001 to validation-00000-of-00001"):
-        records.find_shards(str(tmp_path), "validation")
+        find_shards(str(tmp_path), "validation")

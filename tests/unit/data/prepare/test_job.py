@@ -14,6 +14,7 @@ from densenet_keras import files
 from densenet_keras.data import classes, record_index, records, tfrecord
 from densenet_keras.data.prepare import job, shards, workspace
 from densenet_keras.data.prepare.options import PrepareOptions
+from densenet_keras.data.shards import find_shards
 from densenet_keras.errors import RunError, UsageError
 from tests.support import pictures
 from tests.support import records as fake
@@ -107,7 +108,7 @@ def test_the_pictures_are_shuffled_over_the_shards(prepared):
 def test_the_index_is_there_and_is_what_a_scan_would_build(prepared, monkeypatch):
     folder, _, _ = prepared
     for name in ("train", "validation"):
-        built = record_index.build(records.find_shards(str(folder), name))
+        built = record_index.build(find_shards(str(folder), name))
         monkeypatch.setattr(record_index, "build", lambda *args: pytest.fail("scanned"))
         split = records.open_split(str(folder), name)
         monkeypatch.undo()
@@ -186,7 +187,7 @@ def test_the_feature_specs_of_others_read_the_records(prepared, reader):
         **boxes,
     }
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        paths = records.find_shards(str(prepared[0]), "train")
+        paths = find_shards(str(prepared[0]), "train")
         batch = tf.data.TFRecordDataset(paths).batch(1000)
         parsed = tf.io.parse_example(tf.compat.v1.data.make_one_shot_iterator(batch).get_next(), spec)
         image = tf.image.decode_jpeg(parsed["image/encoded"][0], channels=3)
@@ -390,7 +391,7 @@ def test_without_a_number_shards_are_of_128_megabytes(source, monkeypatch, tmp_p
 
     monkeypatch.setattr(plan, "SHARD_BYTES", 10_000)
     prepare(source, tmp_path / "data", train_shards=None)
-    sizes = [os.path.getsize(path) for path in records.find_shards(str(tmp_path / "data"), "train")]
+    sizes = [os.path.getsize(path) for path in find_shards(str(tmp_path / "data"), "train")]
     assert len(sizes) > 3
     assert all(5_000 < size < 15_000 for size in sizes)
 
@@ -403,6 +404,6 @@ def test_the_size_of_shrunk_pictures_is_learned_from_a_sample(tmp_path, monkeypa
     _, shrunk = prepare(tmp_path / "p", tmp_path / "small", train_shards=1, short_side=32)
     lines = [next(line for line in lines if line.startswith("room")) for lines in (said, shrunk)]
     room = [float(line.split()[2]) for line in lines]
-    written = sum(os.path.getsize(path) for path in records.find_shards(str(tmp_path / "small"), "train"))
+    written = sum(os.path.getsize(path) for path in find_shards(str(tmp_path / "small"), "train"))
     assert room[1] < room[0] / 4
     assert room[1] * 1000 == pytest.approx(written * 12 / 10, rel=0.3)
