@@ -34,7 +34,7 @@ UNUSABLE = "write the shard anew without it, or with what is missing (python -m 
 _READ_AHEAD_BYTES = 1 << 20
 _REPORT_BYTES = 8 << 20
 _LEAST_OF_SMALLEST = 8  # how many records may lie where the smallest bad one found would
-_THREADS = 8  # reads and checksums run outside Python's lock; network storage needs several at once
+_THREADS = 8  # network storage needs several reads at once
 _PNG_HEADER_BYTES = 33  # of one cut off in it TensorFlow's decoder takes the process down
 
 
@@ -128,7 +128,11 @@ class Waiting(io.FileIO):
 
 
 class _Meter:
-    """Adds up what the scanning threads have read and found to be bad, and tells them to stop."""
+    """Adds up what the scanning threads have read and found to be bad, and tells them to stop.
+
+    Attributes:
+        turn: of the thread that works on what it has read.
+    """
 
     def __init__(self, paths: Sequence[str], progress: Optional[Progress], allowed_share: float) -> None:
         self.stop = threading.Event()

@@ -26,6 +26,11 @@ class Moments(NamedTuple):
     variance: tf.Tensor
 
 
+def without_mean(x: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+    """x with the means of its channels taken off, in the memory of x if nothing else reads it."""
+    return tf.nn.bias_add(x, -mean)
+
+
 class GradientSums(NamedTuple):
     """Sums over the batch of gradients with respect to x, moments held, ``[channels] float32``.
 
@@ -97,9 +102,9 @@ class Pixels:
         return Moments(mean, self.sums(tf.math.squared_difference(x, mean)) * self._one_by_count)
 
     def centred(self, x: tf.Tensor) -> Tuple[tf.Tensor, Moments]:
-        """x with its mean taken off, in the memory of x if nothing else reads it, and the moments of x."""
+        """x `without_mean`, and the moments of x."""
         mean = self.sums(x) * self._one_by_count
-        rest = tf.nn.bias_add(x, -mean)
+        rest = without_mean(x, mean)
         return rest, Moments(mean, self.sums_of_products(rest, rest) * self._one_by_count)
 
     def unbiased(self, variance: tf.Tensor) -> tf.Tensor:

@@ -29,6 +29,7 @@ from densenet_keras.network.normalisation import (
     Pixels,
     gradient_sums,
     masked,
+    without_mean,
 )
 from densenet_keras.network.recompute import held
 
@@ -82,7 +83,7 @@ class _DenseLayer:
             bottleneck = held(self._kept[2], after)
         else:
             convolved = _convolve(relu1, self._weights.kernel1)
-            bottleneck = tf.nn.bias_add(convolved, -self.norm2.moments.mean)
+            bottleneck = without_mean(convolved, self.norm2.moments.mean)
         self._kept = x, relu1, bottleneck, self.norm2(bottleneck)
 
     def through_dropout(self, upstream: tf.Tensor) -> tf.Tensor:

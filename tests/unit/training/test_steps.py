@@ -1,4 +1,4 @@
-"""What a network is fed with."""
+"""What a network is fed with, and what a step computes."""
 
 import functools
 
