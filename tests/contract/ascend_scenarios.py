@@ -10,6 +10,7 @@ import tensorflow as tf
 from densenet_keras.errors import RunError
 from densenet_keras.settings.config import Config
 from tests.contract import scenarios, subjects
+from tests.support import pictures
 
 
 def train(topology, settings, overflow_on_rank=None, overflow_at="", stop_after=None):
@@ -72,6 +73,27 @@ def callbacks_use(topology):
         kernel, _ = dense.get_weights()
         runs = simulated_npu.history[before:]
     return {"same": same, "runs": len(runs), "kernel": kernel, "pod": os.environ.get("POD_NAME", "")}
+
+
+def other_sessions(topology):
+    """Sessions on the device, and runs, of a process that decodes a picture with the newer adapter loaded."""
+    os.environ["SIMULATED_NPU_GENERATION"] = "newer"
+    backend = subjects.ascend(Config().replace(batch_size=1), topology)
+    import simulated_npu
+
+    from densenet_keras.data import picture_header
+    from densenet_keras.data.decoder import Decoder
+
+    encoded = pictures.jpeg(0)
+    decoder = Decoder()
+    shape = decoder.pixels(encoded, picture_header.read(encoded)).shape
+    decoder.close()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        session.run(tf.constant(1.0) + 1.0)
+    with tf.Graph().as_default(), backend.session(tf.compat.v1.get_default_graph()):
+        pass
+    sessions = [event[1] for event in simulated_npu.history if event[0] == "session"]
+    return {"shape": shape, "on_the_device": [options is not None for options in sessions]}
 
 
 def refusals(topology):

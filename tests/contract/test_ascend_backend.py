@@ -199,6 +199,14 @@ def test_keras_reads_weights_and_nothing_else():
         assert np.any(rank["kernel"])
 
 
+def test_only_the_session_of_the_backend_runs_on_the_device():
+    """The newer adapter takes all sessions of a process, once it is imported."""
+    (rank,) = run("other_sessions", 1)
+    assert rank["shape"].tolist() == [12, 10, 3]
+    assert rank["on_the_device"].tolist() == [False] * (len(rank["on_the_device"]) - 1) + [True]
+    assert len(rank["on_the_device"]) > 2
+
+
 def test_the_name_of_a_pod_does_not_take_the_place_of_a_rank():
     for rank in run("callbacks_use", 1):
         assert str(rank["pod"]) == ""

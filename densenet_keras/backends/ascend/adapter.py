@@ -7,13 +7,14 @@ generations of the adapter, the one of CANN 3 and the one of CANN 9, with the sa
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
 import sys
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Callable, ContextManager, Dict, NamedTuple, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, NamedTuple, Tuple
 
 from densenet_keras.errors import RunError
 
@@ -75,15 +76,14 @@ def is_available() -> bool:
 
 
 def load() -> Adapter:
-    """Imports the adapter.
-
-    This may replace `tf.Session.__init__`, so only a process that runs on an NPU calls it.
+    """Imports the adapter; only a process that runs on an NPU calls it.
 
     Raises:
         RunError: the adapter or one of its native libraries is missing or does not load.
     """
     try:
-        module = importlib.import_module(PACKAGE + ".npu_init")
+        with _sessions_as_they_are():
+            module = importlib.import_module(PACKAGE + ".npu_init")
     except Exception as error:  # a native library that does not load surfaces as any kind of error
         raise RunError(
             f"the Ascend adapter {PACKAGE} cannot be used ({type(error).__name__}: {error}); {_REMEDY}"
@@ -96,6 +96,24 @@ def load() -> Adapter:
                 f"did not load (its message is above); {_REMEDY}"
             )
     return _parts(module)
+
+
+@contextlib.contextmanager
+def _sessions_as_they_are() -> Iterator[None]:
+    """Undoes what the newer adapter's import does to TensorFlow's sessions: all of them would run on the NPU.
+
+    Those that only decode pictures too, and the first of them would start the device, with the adapter's
+    defaults in place of this run's options. The one session that is meant says so itself, see `session`.
+    """
+    import tensorflow as tf
+
+    kinds: Tuple[Any, ...] = (tf.compat.v1.Session, tf.compat.v1.InteractiveSession)
+    before = [kind.__init__ for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, begin in zip(kinds, before):
+            kind.__init__ = begin
 
 
 def _parts(module: ModuleType) -> Adapter:

@@ -254,7 +254,7 @@ def _is_planned():
 
 # --- sessions ---------------------------------------------------------------------------------------
 
-_session_init = session_lib.Session.__init__
+_session_init = session_lib.BaseSession.__init__
 _session_run = session_lib.BaseSession.run
 _session_close = session_lib.BaseSession.close
 
@@ -510,6 +510,6 @@ def _exchange():
     return _Exchange()
 
 
-session_lib.Session.__init__ = _init
+session_lib.BaseSession.__init__ = _init
 session_lib.BaseSession.run = _run
 session_lib.BaseSession.close = _close
