@@ -127,7 +127,8 @@ def build_step(
     # Identities, so that each metric is read before the update changes what it depends on.
     scalars.update((name, tf.identity(value)) for name, value in parts.metrics.items())
     if parts.gradient_norm_limit is not None:
-        scalars.update(_gradient_norm(gradients, parts.gradient_norm_limit))
+        with backend.full_precision():
+            scalars.update(_gradient_norm(gradients, parts.gradient_norm_limit))
     with tf.control_dependencies(list(scalars.values())):
         update = wrapped.apply_gradients(
             list(zip(parts.transform(gradients), parts.variables)), global_step=backend.applied_steps

@@ -1,10 +1,12 @@
 """What a network is fed with, and what a step computes."""
 
+import contextlib
 import functools
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
 
 from densenet_keras.backends.tensorflow.backend import TensorFlowBackend
 from densenet_keras.network.densenet import build_densenet
@@ -84,3 +86,19 @@ def test_the_fast_step_computes_no_gradient_of_the_pictures(fast, expected):
         if operation.type == "Conv2DBackpropInput" and operation.outputs[0].shape[-1] == 3
     ]
     assert len(of_pictures) == expected
+
+
+def test_sums_of_squares_stay_in_float32_under_mixed_precision(monkeypatch):
+    """In float16 the length of a gradient saturates or vanishes, and an overflow in it would skip the step."""
+
+    @contextlib.contextmanager
+    def marked(self):
+        with tf.compat.v1.get_default_graph()._attr_scope({"_kept": attr_value_pb2.AttrValue(b=True)}):
+            yield
+
+    monkeypatch.setattr(TensorFlowBackend, "full_precision", marked)
+    squares = [op for op in operations_of_a_step(gradient_norm_limit=1.0) if op.type == "L2Loss"]
+    norms = [op for op in squares if not op.inputs[0].op.type == "ReadVariableOp"]
+    assert norms
+    for operation in squares:
+        assert operation.get_attr("_kept")
