@@ -199,6 +199,7 @@ REFUSED: Dict[str, str] = {
     "dynamic_node_type": _STATIC,
     "compile_dynamic_mode": _STATIC,
     "compile_hybrid_mode": _STATIC,
+    "experimental_accelerate_train_mode": "it is told the step in variables (STEP_NOW) that are not set here",
     "variable_placement": "variables belong on the device, where the loop updates them",
 }
 
@@ -210,7 +211,7 @@ _NEWER_BOOLEANS = (
     "all_tensor_not_empty",
     "enable_graph_parallel",
 )
-_INTEGERS = ("enable_small_channel", "enable_exception_dump", "op_debug_level")
+_INTEGERS = ("enable_small_channel", "op_debug_level")
 _NEWER_INTEGERS = (
     "deterministic",
     "static_memory_policy",
@@ -232,7 +233,6 @@ _STRINGS = (
     "optypelist_for_implmode",
     "fusion_switch_file",
     "auto_tune_mode",
-    "mstune_mode",
     "work_path",
     "debug_dir",
     "compress_weight_conf",
@@ -253,7 +253,6 @@ _NEWER_STRINGS = (
     "const_input",
     "device_type",
     "distribute_config",
-    "experimental_accelerate_train_mode",
     "experimental_logical_device_cluster_deploy_mode",
     "experimental_logical_device_id",
     "experimental_model_deploy_devicelist",
@@ -275,6 +274,8 @@ OPTIONS: Dict[str, Option] = {
     "op_select_implmode": Option("s", choices=("high_performance", "high_precision")),
     "buffer_optimize": Option("s", choices=("l2_optimize", "off_optimize")),
     "op_compiler_cache_mode": Option("s", choices=("enable", "force", "disable")),
+    "mstune_mode": Option("s", choices=("1", "2", "3", "4")),  # the newer adapter has aoe_mode
+    "enable_exception_dump": Option("i", choices=("0", "1", "2")),
     "dump_debug_mode": Option("s", choices=("aicore_overflow", "atomic_overflow", "all")),
     "aoe_mode": Option("s", newer=True, choices=("1", "2", "4")),
     "jit_compile": Option("s", newer=True, choices=("true", "false", "auto")),
@@ -305,7 +306,7 @@ FILES = (
 )
 
 # Pairs of which the adapter ends the process: a key without the one it needs, and two that exclude another.
-NEEDED_WITH = {"optypelist_for_implmode": "op_select_implmode"}
+NEEDED_WITH = {"optypelist_for_implmode": "op_select_implmode", "mstune_mode": "work_path"}
 EXCLUDED_BY = {"compress_weight_conf": "enable_compress_weight"}
 
 # Keys whose values are folders.

@@ -124,7 +124,8 @@ def _check_dump_step(text: str) -> None:
         raise UsageError(f"--dump_step has {len(pieces)} pieces, at most {_MOST_DUMP_PIECES}")
     for piece in pieces:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", piece)
-        if not match or (match.group(2) and int(match.group(2)) < int(match.group(1))):
+        # Of a range that ends where it begins the adapter ends the process.
+        if not match or (match.group(2) and int(match.group(2)) <= int(match.group(1))):
             raise UsageError(f"--dump_step {text}: {piece!r} is neither step nor range; such as 0|5|10-20")
 
 
