@@ -89,7 +89,7 @@ def test_the_fast_step_computes_no_gradient_of_the_pictures(fast, expected):
 
 
 def test_sums_of_squares_stay_in_float32_under_mixed_precision(monkeypatch):
-    """In float16 the length of a gradient saturates or vanishes, and an overflow in it would skip the step."""
+    """In float16 the length of a gradient saturates or vanishes, and its overflow would skip the step."""
 
     @contextlib.contextmanager
     def marked(self):
@@ -98,7 +98,7 @@ def test_sums_of_squares_stay_in_float32_under_mixed_precision(monkeypatch):
 
     monkeypatch.setattr(TensorFlowBackend, "full_precision", marked)
     squares = [op for op in operations_of_a_step(gradient_norm_limit=1.0) if op.type == "L2Loss"]
-    norms = [op for op in squares if not op.inputs[0].op.type == "ReadVariableOp"]
+    norms = [op for op in squares if op.inputs[0].op.type != "ReadVariableOp"]
     assert norms
     for operation in squares:
         assert operation.get_attr("_kept")
