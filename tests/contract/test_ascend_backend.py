@@ -272,6 +272,17 @@ def test_a_contradicting_environment_is_named(change, word):
         npu_session.check_environment({**RANK_1, **change}, Topology(1, 2))
 
 
+def test_what_the_adapter_would_misread_is_unset():
+    """The older one reads an empty table for one rank; the newer refuses an empty CM_WORKER_SIZE."""
+    environ = {"RANK_TABLE_FILE": "", "CM_WORKER_SIZE": "", "POD_NAME": "worker-0", "RANK_SIZE": "1"}
+    npu_session.check_environment(environ, Topology())
+    npu_session.drop_misread(environ)
+    assert environ == {"RANK_SIZE": "1"}
+    kept = dict(RANK_1)
+    npu_session.drop_misread(kept)
+    assert kept == RANK_1
+
+
 def test_one_rank_needs_nothing_of_the_environment():
     npu_session.check_environment({}, Topology())
     with pytest.raises(RunError, match="RANK_SIZE"):

@@ -65,8 +65,7 @@ class AscendBackend(Backend):
         if parts is None:
             npu_session.check_environment(os.environ, topology)
             work_folder.make(config, topology.rank, os.environ)
-            # The adapter would look for the pod, not for RANK_ID, in a table that only numbers ranks.
-            os.environ.pop("POD_NAME", None)
+            npu_session.drop_misread(os.environ)
         self._adapter = parts or adapter.load()
         self._chip = chips.of(config)
         if self._chip is chips.ATLAS_A2 and not self._adapter.is_newer:

@@ -8,8 +8,13 @@ import os
 import re
 import socket
 import struct
-from dataclasses import dataclass
-from typing import List, Tuple
+from dataclasses import dataclass, replace
+from typing import List, Mapping, Tuple
+
+from densenet_keras.errors import UsageError
+
+# Of the runtime: leaves a process some of the devices, which then count from 0 [E2 of docs/ascend.md].
+VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"
 
 _SIOCGIFADDR = 0x8915  # linux/sockios.h
 
@@ -38,6 +43,25 @@ class Machine:
             cores=tuple(sorted(os.sched_getaffinity(0))),
             core_count=os.cpu_count() or 1,
         )
+
+    def shown_to(self, environ: Mapping[str, str]) -> Machine:
+        """This machine with those devices only that a process of this environment can open.
+
+        Raises:
+            UsageError: ASCEND_RT_VISIBLE_DEVICES is not a list of them.
+        """
+        text = environ.get(VISIBLE_DEVICES, "")
+        if not text or not self.device_ids:
+            return self
+        listed = [int(number) for number in text.split(",") if number.isdigit()]
+        count = len(self.device_ids)
+        # The runtime would read it up to the first mistake.
+        if len(listed) <= text.count(",") or listed != sorted(set(listed)) or listed[-1] >= count:
+            raise UsageError(
+                f"{VISIBLE_DEVICES}={text} must list devices of this machine, 0 to {count - 1}, in ascending "
+                "order with commas; correct or unset it"
+            )
+        return replace(self, device_ids=tuple(self.device_ids[number] for number in listed))
 
     def logical_id(self, device_id: int) -> int:
         """The number under which a process here opens chip `device_id`.

@@ -48,9 +48,9 @@ def rank_environments(
     Raises:
         UsageError: the table, the devices or a variable the user set cannot work.
     """
-    machine = machine or Machine.probe()
     size = config.device.rank_size
     environ = _set_variables(base_env)
+    machine = (machine or Machine.probe()).shown_to(environ)
     _refuse_conflicts(environ, size)
     _check_named_devices(environ, machine)
     table, table_path = job_table(config, environ, machine, hccn_conf_path, size)
@@ -86,8 +86,8 @@ def complete_environment(
     Raises:
         UsageError: no table says which device is this rank's, or what is set cannot work.
     """
-    machine = machine or Machine.probe()
     environ = _set_variables(environ)
+    machine = (machine or Machine.probe()).shown_to(environ)
     place = Topology.from_environment(environ, config)
     rank, size = place.rank, place.size
     _refuse_conflicts(environ, size)
@@ -196,7 +196,7 @@ def _check_named_devices(environ: Mapping[str, str], machine: Machine) -> None:
     shown = ", ".join(f"/dev/davinci{number}" for number in machine.device_ids)
     if "DEVICE_ID" in environ and _number(environ, "DEVICE_ID") not in machine.device_ids:
         raise UsageError(
-            f"DEVICE_ID={environ['DEVICE_ID']}, but only {shown} exist here; correct or unset it"
+            f"DEVICE_ID={environ['DEVICE_ID']}, but only {shown} are visible here; correct or unset it"
         )
     count = len(machine.device_ids)
     if "ASCEND_DEVICE_ID" in environ and _number(environ, "ASCEND_DEVICE_ID") >= count:
@@ -211,8 +211,8 @@ def _check_visible(server: Server, machine: Machine) -> None:
     if machine.device_ids and missing:
         raise UsageError(
             f"the rank table gives server {server.server_id} device {missing[0]}, but only "
-            f"{', '.join(f'/dev/davinci{number}' for number in machine.device_ids)} exist here; pass the "
-            "device into the container or correct the table"
+            f"{', '.join(f'/dev/davinci{number}' for number in machine.device_ids)} are visible here; pass "
+            "the device into the container or correct the table"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import Iterator, List, Mapping, Optional
+from typing import Iterator, List, Mapping, MutableMapping, Optional
 
 import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import rewriter_config_pb2
 from densenet_keras.backends.ascend import adapter
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
-from densenet_keras.backends.ascend.rank_environment import SHUTDOWN_SECONDS
+from densenet_keras.backends.ascend.rank_environment import SHUTDOWN_SECONDS, TABLELESS
 from densenet_keras.errors import RunError
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
@@ -68,6 +68,19 @@ def check_environment(environ: Mapping[str, str], topology: Topology) -> None:
         raise RunError(f"RANK_ID={rank}, but this process is rank {topology.rank}; correct one of them")
     if environ.get("CM_WORKER_SIZE"):
         raise RunError("CM_WORKER_SIZE and RANK_SIZE exclude each other; unset CM_WORKER_SIZE")
+
+
+def drop_misread(environ: MutableMapping[str, str]) -> None:
+    """Unsets what the adapter would misread, once `check_environment` is content.
+
+    An empty variable counts as unset here. The older adapter takes an empty RANK_TABLE_FILE for one, the
+    newer refuses RANK_SIZE beside an empty CM_WORKER_SIZE. And for POD_NAME both look in a table that only
+    numbers ranks.
+    """
+    for name in ("RANK_TABLE_FILE", *TABLELESS):
+        if environ.get(name) == "":
+            del environ[name]
+    environ.pop("POD_NAME", None)
 
 
 @contextlib.contextmanager

@@ -216,7 +216,7 @@ def test_an_address_may_be_of_version_6(save):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("DEVICE_ID", "9", "DEVICE_ID=9, but only /dev/davinci0, .* exist here; correct or unset it"),
+        ("DEVICE_ID", "9", "DEVICE_ID=9, but only /dev/davinci0, .* are visible here; correct or unset it"),
         ("ASCEND_DEVICE_ID", "8", "ASCEND_DEVICE_ID=8, but it counts the devices here.*: 0 to 7; correct"),
         ("DEVICE_ID", "first", "DEVICE_ID=first must be a whole number"),
     ],
@@ -292,7 +292,7 @@ def test_a_variable_that_names_no_table_any_more_says_to_unset_it(tmp_path):
 
 
 def test_a_device_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="DEVICE_ID=9, but only /dev/davinci0, .* exist here"):
+    with pytest.raises(UsageError, match="DEVICE_ID=9, but only /dev/davinci0, .* are visible here"):
         rank_environments(config(tmp_path, 1), {"DEVICE_ID": "9"}, machine=SERVER)
 
 
@@ -560,6 +560,23 @@ def test_a_container_numbers_its_devices_from_zero(tmp_path):
     straddling = Machine("pod", ("172.17.0.2",), (3, 4), (0,), 1)
     with pytest.raises(UsageError, match="of one network"):
         environments(tmp_path, 2, machine=straddling)
+
+
+def test_devices_that_the_runtime_hides_are_neither_used_nor_counted(tmp_path):
+    visible = {"ASCEND_RT_VISIBLE_DEVICES": "4,5,6,7"}
+    ranks = environments(tmp_path, 4, env=visible)
+    assert [(rank["DEVICE_ID"], rank["ASCEND_DEVICE_ID"]) for rank in ranks] == [
+        ("4", "0"), ("5", "1"), ("6", "2"), ("7", "3"),
+    ]  # fmt: skip
+    (alone,) = environments(tmp_path, 1, env={"ASCEND_RT_VISIBLE_DEVICES": "6"})
+    assert (alone["DEVICE_ID"], alone["ASCEND_DEVICE_ID"]) == ("6", "0")
+    (second,) = environments(tmp_path, 1, env={**visible, "ASCEND_DEVICE_ID": "1"})
+    assert second["DEVICE_ID"] == "5"
+    with pytest.raises(UsageError, match="DEVICE_ID=0, but only /dev/davinci4, .* are visible here"):
+        environments(tmp_path, 1, env={**visible, "DEVICE_ID": "0"})
+    for mistake in ("5,4", "4,", "4, 5", "4,4", "8", "all"):
+        with pytest.raises(UsageError, match="0 to 7, in ascending order"):
+            environments(tmp_path, 1, env={"ASCEND_RT_VISIBLE_DEVICES": mistake})
 
 
 # Several servers: the same command with the common table.
