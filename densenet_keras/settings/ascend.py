@@ -14,8 +14,8 @@ class AscendConfig:
 
     npu: str = flag(
         "auto",
-        "which NPU: 910, or 910b (Atlas A2); auto takes the one in this machine, else the 910",
-        choices=("auto", "910", "910b"),
+        "which NPU: 910, 910b (Atlas A2), 910c (Atlas A3); auto takes the one in this machine, else the 910",
+        choices=("auto", "910", "910b", "910c"),
     )
     precision_mode: str = flag(
         "allow_mix_precision",

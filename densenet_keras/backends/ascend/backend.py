@@ -68,7 +68,7 @@ class AscendBackend(Backend):
             npu_session.drop_misread(os.environ)
         self._adapter = parts or adapter.load()
         self._chip = chips.of(config)
-        if self._chip is chips.ATLAS_A2 and not self._adapter.is_newer:
+        if self._chip is not chips.ATLAS_910 and not self._adapter.is_newer:
             raise RunError(
                 f"the installed adapter is too old for {self._chip.title}: install the one that comes with "
                 "this machine's CANN, or say --npu 910 if it is one"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, FrozenSet, List, Optional, Tuple
 
 from densenet_keras.settings.config import Config
@@ -16,7 +16,6 @@ from densenet_keras.settings.config import Config
 _GIB = 1024**3
 _PCI_DEVICES = "/sys/bus/pci/devices"
 _VENDOR = "0x19e5"  # Huawei
-_MOST_IN_CLUSTER = 8  # devices that each of several servers may bring
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class Chip:
         name: value of --npu.
         pci_device: its number on the PCI bus.
         devices_per_server: the most that a server has; they are numbered from 0.
+        most_in_cluster: devices that each of several servers may bring.
         counts: how many of one server may communicate.
         networks: devices that reach one another, where not all do.
         table_versions: rank tables that its HCCL reads, the first is written.
@@ -41,6 +41,7 @@ class Chip:
     title: str
     pci_device: str
     devices_per_server: int
+    most_in_cluster: int
     counts: Tuple[int, ...]
     networks: Tuple[FrozenSet[int], ...]
     table_versions: Tuple[str, ...]
@@ -57,8 +58,8 @@ class Chip:
             shown = ", ".join(map(str, self.counts[:-1]))
             last = self.counts[-1]
             return f"{count} devices; the {self.name} communicates over {shown} or {last} of a server"
-        if servers > 1 and count > _MOST_IN_CLUSTER:
-            return f"{count} devices; each of several servers may bring 1 to {_MOST_IN_CLUSTER}"
+        if servers > 1 and count > self.most_in_cluster:
+            return f"{count} devices; each of several servers may bring 1 to {self.most_in_cluster}"
         crossing = not any(network.issuperset(device_ids) for network in self.networks)
         if self.networks and crossing and 1 < count < self.counts[-1]:
             return (
@@ -73,6 +74,7 @@ ATLAS_910 = Chip(
     title="Ascend 910",
     pci_device="0xd801",
     devices_per_server=8,
+    most_in_cluster=8,
     counts=(1, 2, 4, 8),
     # Devices 0 to 3 and 4 to 7 are separate networks inside a server.
     networks=(frozenset(range(4)), frozenset(range(4, 8))),
@@ -88,6 +90,7 @@ ATLAS_A2 = Chip(
     title="Atlas A2 (Ascend 910B)",
     pci_device="0xd802",
     devices_per_server=16,
+    most_in_cluster=8,
     counts=(),
     networks=(),
     table_versions=("1.0", "1.2"),
@@ -97,7 +100,11 @@ ATLAS_A2 = Chip(
     has_bfloat16=True,
     memory_bytes=63 * _GIB,  # of 64; the 910B4 has half of that
 )
-CHIPS: Dict[str, Chip] = {chip.name: chip for chip in (ATLAS_910, ATLAS_A2)}
+# Two dies a package, each a device of its own; for all that is said here a die is as a 910B.
+ATLAS_A3 = replace(
+    ATLAS_A2, name="910c", title="Atlas A3 (Ascend 910C)", pci_device="0xd803", most_in_cluster=16
+)
+CHIPS: Dict[str, Chip] = {chip.name: chip for chip in (ATLAS_910, ATLAS_A2, ATLAS_A3)}
 
 
 def of(config: Config) -> Chip:

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, Dict, List, Tuple
 
-from densenet_keras.backends.ascend import chips, graph_check, observation, rank_environment, work_folder
+from densenet_keras.backends.ascend import graph_check, observation, rank_environment, work_folder
 from densenet_keras.backends.confirm_lines import (
     LINES,
     LOOP_STEPS,
@@ -60,7 +60,7 @@ def kind_is_recognised(trials: Trials) -> Verdict:
     if not named:
         return not_tried("npu-smi info names no NPU")
     planned = trials.plan("planned", base_flags(trials))
-    here = chips.ATLAS_A2 if all(re.search("910B", name) for name in named) else chips.ATLAS_910
+    here = observation.kind(named)
     said = _said(planned, "NPU: ")
     return judged(here.title in said, f"npu-smi: {', '.join(named)}; {said or planned.reason()}")
 

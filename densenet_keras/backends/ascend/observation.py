@@ -23,9 +23,10 @@ _VERSION_FILES = (
 )
 _MOST_BYTES = 4000
 
-# A device has two rows in `npu-smi info`: number and name, then chip, bus and use, HBM last.
+# A device has two rows in `npu-smi info`: number and name, then chip, bus and use, HBM last. Where a package
+# has two dies (Atlas A3) the second row has the number of the device, after that of the chip.
 _NAME_ROW = re.compile(r"\|\s*(\d+)\s+(\d{3}\w*|Ascend\S*)\s*\|")
-_USE_ROW = re.compile(r"\|\s*\d+\s*\|[^|]*\|.*?(\d+)\s*/\s*(\d+)\s*\|\s*$")
+_USE_ROW = re.compile(r"\|\s*\d+(?:\s+(\d+))?\s*\|[^|]*\|.*?(\d+)\s*/\s*(\d+)\s*\|\s*$")
 
 
 def memory_mb(table: str) -> Dict[str, int]:
@@ -37,7 +38,7 @@ def memory_mb(table: str) -> Dict[str, int]:
         if name:
             device = name.group(1)
         elif use and device:
-            found[device] = int(use.group(1))
+            found[use.group(1) or device] = int(use.group(2))
             device = ""
     return found
 
@@ -46,6 +47,13 @@ def kinds(table: str) -> List[str]:
     """What `npu-smi info` calls the devices, such as 910A, each name once."""
     found = [name.group(2) for name in map(_NAME_ROW.match, table.splitlines()) if name]
     return sorted(set(found))
+
+
+def kind(names: List[str]) -> chips.Chip:
+    """The kind of NPU that has these names."""
+    if all("910B" in name for name in names):
+        return chips.ATLAS_A2
+    return chips.ATLAS_A3 if names == ["Ascend910"] else chips.ATLAS_910
 
 
 def kinds_here() -> List[str]:

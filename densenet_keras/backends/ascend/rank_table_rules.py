@@ -106,8 +106,11 @@ def _server_problems(table: RankTable, chip: Chip) -> Iterator[str]:
 def _address_problems(table: RankTable) -> Iterator[str]:
     owners: Dict[str, str] = {}
     devices = [device for server in table.servers for device in server.devices]
-    if len(table.servers) == 1 and not any(device.device_ip for device in devices):
-        return  # one server's devices need no NIC to reach each other
+    # Devices of one server, or of one super pod (Atlas A3), need no NIC to reach each other.
+    pods = (table.values or {}).get("super_pod_list")
+    together = len(table.servers) == 1 or (isinstance(pods, list) and len(pods) == 1)
+    if together and not any(device.device_ip for device in devices):
+        return
     for server in table.servers:
         for device in server.devices:
             where = f"server {server.server_id}, device {device.device_id}"

@@ -27,7 +27,11 @@ class Settings:
         metavar="SERVER=HCCN_CONF",
         rule=Rule(lambda text: "=" in text, "must be SERVER=HCCN_CONF, such as 10.0.0.1=node1.conf"),
     )
-    npu: str = flag("910", "kind of NPU in the servers: 910, or 910b (Atlas A2)", choices=("910", "910b"))
+    npu: str = flag(
+        "910",
+        "kind of NPU in the servers: 910, 910b (Atlas A2) or 910c (Atlas A3)",
+        choices=("910", "910b", "910c"),
+    )
 
 
 def run(settings: Settings) -> int:

@@ -26,7 +26,13 @@ def bus(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("device", "chip"), [("0xd801", chips.ATLAS_910), ("0xD802", chips.ATLAS_A2), ("0xd500", None)]
+    ("device", "chip"),
+    [
+        ("0xd801", chips.ATLAS_910),
+        ("0xD802", chips.ATLAS_A2),
+        ("0xd803", chips.ATLAS_A3),
+        ("0xd500", None),
+    ],
 )
 def test_the_kind_is_read_from_the_bus(bus, device, chip):
     assert chips.found(bus(("0x19e5", device), ("0x19e5", device), ("0x19e5", "0x0222"))) is chip

@@ -1,6 +1,6 @@
 """What is read of npu-smi and of the libraries' logs."""
 
-from densenet_keras.backends.ascend import observation
+from densenet_keras.backends.ascend import chips, observation
 
 # Ascend 910A, as npu-smi 21.0.2 prints it; the second device has processes in use of it.
 TABLE = """
@@ -31,8 +31,29 @@ def test_a_910b_is_read_too():
     assert observation.memory_mb(text) == {"0": 0, "1": 21510}
 
 
+# Atlas A3, as npu-smi 25.2 prints it: two dies a package, each with a number of its own.
+DIES = """
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip  Phy-ID              | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 2     Ascend910           | OK            | 165.3       36                0    / 0             |
+| 0     4                   | 0000:9D:00.0  | 0           0    / 0          3143 / 65536         |
++------------------------------------------------------------------------------------------------+
+| 2     Ascend910           | OK            | -           36                0    / 0             |
+| 1     5                   | 0000:9F:00.0  | 0           0    / 0          2887 / 65536         |
++===========================+===============+====================================================+
+"""
+
+
+def test_dies_of_a_package_are_devices():
+    assert observation.memory_mb(DIES) == {"4": 3143, "5": 2887}
+
+
 def test_devices_are_named():
     assert observation.kinds(TABLE) == ["910A"]
+    assert observation.kind(["910A"]) is chips.ATLAS_910
+    assert observation.kind(["910B1", "910B3"]) is chips.ATLAS_A2
+    assert observation.kind(observation.kinds(DIES)) is chips.ATLAS_A3
 
 
 def test_another_text_says_nothing():

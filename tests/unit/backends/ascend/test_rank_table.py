@@ -176,6 +176,28 @@ def test_several_servers_of_a_910b_bring_equal_numbers_up_to_eight(save):
         rank_table.load(save(values)).check(5, chips.ATLAS_A2)
 
 
+def test_several_servers_of_a_910c_bring_all_their_dies(save):
+    values = two_servers()
+    for number, server in enumerate(values["server_list"]):
+        server["device"] = [
+            entry(die, f"192.0.{number}.{die + 1}", 16 * number + die) for die in range(16)
+        ]  # fmt: skip
+    rank_table.load(save(values)).check(32, chips.ATLAS_A3)
+    with pytest.raises(UsageError, match="16 devices; each of several servers may bring 1 to 8"):
+        rank_table.load(save(values)).check(32, chips.ATLAS_A2)
+
+
+def test_devices_of_one_super_pod_need_no_addresses(save):
+    values = two_servers(version="1.2", super_pod_list=[{"super_pod_id": "0"}])
+    for server in values["server_list"]:
+        for device in server["device"]:
+            del device["device_ip"]
+    rank_table.load(save(values)).check(16, chips.ATLAS_A3)
+    values["super_pod_list"].append({"super_pod_id": "1"})
+    with pytest.raises(UsageError, match="is not the IP address of a NIC"):
+        rank_table.load(save(values)).check(16, chips.ATLAS_A3)
+
+
 def test_version_1_2_is_for_the_910b_and_keeps_what_is_not_read_here(save, tmp_path):
     values = one_server((0, 1, 2), version=1.2, super_pod_list=[{"super_pod_id": 0}])
     values["server_list"][0]["device"][1].update(device_id=1, device_port=16667)
