@@ -246,7 +246,7 @@ def _callbacks(
         tensorboard = TensorBoard(log_dir, start.step, work.session.graph, shown)
         ordered += [console, metrics_file, tensorboard, ProgressBar(plan, start.step, rank.is_watched)]
         past = metrics.top1_by_step(log_dir)
-        summary = Summary(plan, console.write, log_dir, _continuing(log_dir), past)
+        summary = Summary(plan, console.write, log_dir, _continuing(config), past)
         best = KeepBest(
             log_dir, start.step, config.run.keep_best, config.run.patience_evals, say=console.write
         )
@@ -285,10 +285,10 @@ def _device(config: Config, backend: Backend) -> str:
     return f"--backend {backend.name}: {backend.describe_device()}" + (f"; {why}" if why else "")
 
 
-def _continuing(log_dir: str) -> str:
-    """The command that goes on with the run in `log_dir`."""
-    path = os.path.join(log_dir, run_folder.RUN_JSON)
-    return f"python -m densenet_keras train --config {shlex.quote(path)}"
+def _continuing(config: Config) -> str:
+    """The command that goes on with the run in `log_dir`: another one would start a run of its own."""
+    path = os.path.join(config.run.log_dir, run_folder.RUN_JSON)
+    return f"python -m densenet_keras {config.command} --config {shlex.quote(path)}"
 
 
 def _write_run(

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shlex
 
 import numpy as np
 import pytest
 
 import densenet_keras
+from densenet_keras.commands import main
 from densenet_keras.data import records as data_records
 from densenet_keras.data.record_reader import RecordReader
 from tests.support import commands, records
@@ -121,3 +123,13 @@ def test_the_best_checkpoint_answers_too(tuned, pictures):
 
 def test_a_run_that_no_longer_improves_ends_early(tuned):
     assert "--patience_evals" in tuned[1]
+
+
+def test_the_command_that_continues_is_one_of_this_run(tuned):
+    folder, output = tuned
+    (line,) = [line for line in output.splitlines() if " -m densenet_keras " in line]
+    command, *argv = shlex.split(line.partition(" -m densenet_keras ")[2])
+    config = main.parse(command, argv, {})
+    assert config.command == "finetune"
+    assert config.run.log_dir == str(folder)
+    assert config.finetune.freeze == "block1"
