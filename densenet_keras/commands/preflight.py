@@ -31,6 +31,7 @@ REPORTED = (
     "momentum", "use_nesterov", "label_smoothing", "weight_decay", "weight_decay_on", "rank_size",
     "intra_op_threads", "fast_cpu", "data_dir", "shards", "synthetic_data", "min_crop_area",
     "horizontal_flip", "backend", "statistics_average", "precision_mode", "loss_scale", "callbacks",
+    "freeze", "bn_statistics", "head_lr_multiplier",
 )  # fmt: skip
 MOST_RANKS_A_CORE = 16  # each is a process of its own with some hundred megabytes
 PROGRESS_SECONDS = 1.0
@@ -109,6 +110,7 @@ def _check_continued_run(config: Config, environ: Mapping[str, str]) -> None:
                 f"{shown(stored.get(name))}; give --{name} {shown(stored.get(name))} to continue it, or "
                 "another --log_dir to start afresh",
             )  # fmt: skip
+    _check_still_frozen(config, stored)
     changes = [
         f"{name} {shown(stored.get(name))} -> {shown(config.get(name))}"
         for name in REPORTED
@@ -121,6 +123,25 @@ def _check_continued_run(config: Config, environ: Mapping[str, str]) -> None:
         )
     if changes and _speaks(config, environ):
         print(f"note: continuing the run in {log_dir} with changes: {', '.join(changes)}", file=sys.stderr)
+
+
+def _check_still_frozen(config: Config, stored: Config) -> None:
+    """Refuses to thaw a part in the middle of a run: its checkpoints hold no momentum of what was frozen."""
+    log_dir, freeze = config.run.log_dir, config.finetune.freeze
+    frozen, kept = (
+        VARIANTS[each.model.model].frozen_parts(each.finetune.freeze) for each in (stored, config)
+    )
+    if set(frozen) <= set(kept):
+        return
+    same = f"--freeze {stored.finetune.freeze}"
+    finetunes = config.command == FINETUNE
+    remedy = f"give {same} to continue it" if finetunes else f"continue it with finetune.py {same}"
+    raise refuse(
+        "freeze", freeze,
+        f"the run in --log_dir {log_dir}, which this command would continue, has {stored.finetune.freeze}, "
+        f"and a part that was frozen cannot start to learn within a run; {remedy}, or start from it with "
+        f"--restore {log_dir} into another --log_dir",
+    )  # fmt: skip
 
 
 def _speaks(config: Config, environ: Mapping[str, str]) -> bool:

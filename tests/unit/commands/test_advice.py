@@ -67,5 +67,5 @@ def test_every_setting_that_shapes_a_training_is_compared_when_it_continues():
     shapes_nothing = {"data_threads", "bad_record_share", "strict"}
     compared = {*preflight.CONTINUED, *preflight.REPORTED, *shapes_nothing}
     config = Config()
-    for group in (config.model, config.data, config.optimizer):
+    for group in (config.model, config.data, config.optimizer, config.finetune):
         assert {field.name for field in dataclasses.fields(group)} <= compared

@@ -282,6 +282,23 @@ def test_other_changes_to_a_continued_run_are_reported(tmp_path, capsys):
     assert "changes" not in capsys.readouterr().err
 
 
+def test_a_frozen_part_does_not_start_to_learn_within_a_run(tmp_path, capsys):
+    source = touch_checkpoint(tmp_path / "source", config=cli.parse(TRAIN, ["--model", "densenet_tiny"]))
+    argv = ["--synthetic_data", "--restore", source, "--freeze"]
+    stored = cli.parse(FINETUNE, [*argv, "block1"])
+    run = touch_checkpoint(tmp_path / "run", config=stored)
+    text = refused(FINETUNE, *argv, "stem", "--log_dir", run)
+    assert text.startswith("--freeze stem: ")
+    assert "give --freeze block1 to continue it" in text
+    assert f"start from it with --restore {run} into another --log_dir" in text
+    text = refused(TRAIN, "--synthetic_data", "--log_dir", run)
+    assert "continue it with finetune.py --freeze block1," in text
+    check(FINETUNE, *argv, "block1", "--log_dir", run)
+    assert capsys.readouterr().err == ""
+    check(FINETUNE, *argv, "block2", "--log_dir", run)
+    assert "freeze block1 -> block2" in capsys.readouterr().err
+
+
 # Flags of the NPU
 
 
