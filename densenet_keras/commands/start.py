@@ -6,6 +6,7 @@ Imports the standard library alone, so that it can speak where nothing else can 
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
 from typing import Callable, List
 
@@ -47,7 +48,18 @@ def require(package: str) -> None:
         raise UsageError(_missing(package))
 
 
+def accept_any_text() -> None:
+    """Lets stdout take every character: what its encoding lacks appears as an escape and ends nothing.
+
+    A file's name may hold any bytes. Where stdout is strict (in the locale of a language) the first such name
+    would end the command with its work done; stderr is never strict.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _told(work: Callable[[], int]) -> int:
+    accept_any_text()
     try:
         return work()
     except ModuleNotFoundError as error:

@@ -19,6 +19,7 @@ import traceback
 from typing import Iterator, NoReturn, Optional, Set
 
 from densenet_keras import backends
+from densenet_keras.commands import start
 from densenet_keras.commands.tensorflow_import import import_tensorflow
 from densenet_keras.errors import EXIT_CRASHED, EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.launch import peers, rank_logs, rank_states, rendezvous
@@ -43,6 +44,7 @@ def main() -> NoReturn:
     """The process that the launcher starts."""
     watch_parent()
     faulthandler.enable()
+    start.accept_any_text()
     _leave(run(sys.argv[1]))
 
 

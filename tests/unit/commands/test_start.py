@@ -9,6 +9,7 @@ import numpy
 import pytest
 
 from densenet_keras.errors import EXIT_USAGE
+from tests.support import commands, pictures
 from tests.support.signals import let_ctrl_c_through
 
 ROOT = Path(__file__).parents[3]
@@ -85,3 +86,23 @@ def test_ctrl_c_while_modules_are_loaded_shows_no_traceback(script):
         preexec_fn=let_ctrl_c_through,
     )
     assert (done.returncode, done.stdout) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_names_that_stdout_cannot_encode_appear_as_escapes(tmp_path: Path, encoding: str) -> None:
+    folder = pictures.class_folders(tmp_path / "pictures", classes=("cat", "ü"))
+    for name in ("cat", "ü"):  # the same bytes under two labels, which prepare lists
+        pictures.write(os.path.join(folder, name, os.fsdecode(b"\xff.jpg")), pictures.jpeg(1))
+    out = commands.run(
+        "-m", "densenet_keras", "prepare", folder, "--data_dir", tmp_path / "data", PYTHONIOENCODING=encoding
+    )
+    assert "2 classes (cat, {})".format({"ascii": r"\xfc", "utf-8": "ü"}[encoding]) in out
+    assert r"\udcff.jpg" in out
+
+
+def test_a_rank_trains_where_stdout_cannot_encode_its_folder(tmp_path: Path) -> None:
+    out = commands.run(
+        "train_keras.py", "--model", "densenet_tiny", "--synthetic_data", "--max_train_steps", 1, "--mode",
+        "train", "--batch_size", 2, "--log_dir", tmp_path / "ü", PYTHONIOENCODING="ascii",
+    )  # fmt: skip
+    assert r"\xfc/run.json" in out
