@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import sys
 from typing import Any
 
 from densenet_keras.errors import UsageError
@@ -18,6 +20,8 @@ RUN_FILES = (
 )  # fmt: skip
 RUN_FOLDERS = ("rank_logs", "best")
 RESERVED_LOG_NAMES = (*RUN_FILES, *RUN_FOLDERS)
+# Paths whose files TensorFlow opens, which takes every name for UTF-8, whatever the locale says.
+OPENED_BY_TENSORFLOW = ("log_dir", "eval_dir", "restore_path", "restore", "output")
 
 
 def counted(count: int, noun: str) -> str:
@@ -78,6 +82,19 @@ def _validate_path(name: str, value: str) -> None:
         )  # fmt: skip
     if value.startswith("~"):
         raise refuse(name, value, "no user of that name has a home folder; a folder called so is ./~...")
+    if name in OPENED_BY_TENSORFLOW and not _has_the_bytes_of_utf8(value):
+        raise refuse(
+            name, value,
+            f"the locale of this environment is not UTF-8 ({sys.getfilesystemencoding()}), and TensorFlow "
+            "would take that name for another; set PYTHONUTF8=1, or choose a name in ASCII",
+        )  # fmt: skip
+
+
+def _has_the_bytes_of_utf8(path: str) -> bool:
+    try:
+        return os.fsencode(path) == path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
 
 
 def _validate_item(name: str, value: Any, metadata: Any) -> None:

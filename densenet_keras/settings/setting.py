@@ -103,7 +103,7 @@ def kind_of(hint: Any) -> Kind:
 
 
 # What stands for a file or folder in the help, see `flag`.
-_PATHS = ("DIR", "FILE", "PATH", "CKPT", "PICTURES", "TABLE")
+_PATHS = ("DIR", "FILE", "PATH", "CKPT", "RUN", "PICTURES", "TABLE")
 
 
 class Setting(NamedTuple):

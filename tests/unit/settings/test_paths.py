@@ -5,8 +5,9 @@ import os
 
 import pytest
 
-from densenet_keras.commands import main
+from densenet_keras.commands import export, main, predict
 from densenet_keras.errors import EXIT_USAGE, UsageError
+from densenet_keras.settings import arguments, rules
 from densenet_keras.settings import config as configuration
 from densenet_keras.settings.config import Config
 
@@ -24,6 +25,13 @@ def home(tmp_path, monkeypatch):
 @pytest.mark.parametrize("flag", ["data_dir", "log_dir", "restore_path", "rank_table"])
 def test_a_tilde_is_the_home_folder_where_no_shell_expands_it(home, flag):
     assert parse(f"--{flag}=~/a").get(flag) == f"{home}/a"
+
+
+@pytest.mark.parametrize("command", [predict, export])
+def test_so_is_one_in_a_flag_of_predict_and_export(home, command):
+    name = command.__name__.rpartition(".")[2]
+    settings = arguments.parse_tool(name, command.Settings, command.EXAMPLE, ["--restore=~/a"])
+    assert settings.restore == f"{home}/a"
 
 
 def test_a_tilde_in_a_file_of_settings_is_the_home_folder_too(home):
@@ -53,6 +61,20 @@ def test_a_colon_alone_makes_no_address(path):
 def test_a_path_that_is_not_utf8_is_refused_before_anything_starts():
     with pytest.raises(UsageError, match="--log_dir .*is not UTF-8"):
         parse("--log_dir", os.fsdecode(b"/tmp/caf\xe9"))
+
+
+@pytest.mark.parametrize("flag", ["log_dir", "restore_path"])
+def test_a_name_that_tensorflow_would_take_for_another_is_refused(flag, monkeypatch):
+    assert parse(f"--{flag}", "模型").get(flag) == "模型"
+    monkeypatch.setattr(rules.os, "fsencode", lambda path: path.encode("gbk"))
+    with pytest.raises(UsageError, match=f"--{flag} 模型: the locale .*PYTHONUTF8=1"):
+        parse(f"--{flag}", "模型")
+    with pytest.raises(UsageError, match="--restore 模型: the locale"):
+        arguments.parse_tool("predict", predict.Settings, predict.EXAMPLE, ["--restore", "模型", "a.jpg"])
+    assert parse("--data_dir", "数据").data.data_dir == "数据", "which Python opens"
+    monkeypatch.setattr(rules.os, "fsencode", lambda path: path.encode("latin-1"))
+    with pytest.raises(UsageError, match=f"--{flag} 模型: the locale"):
+        parse(f"--{flag}", "模型")
 
 
 def test_a_file_of_settings_edited_on_windows_is_read(tmp_path):
