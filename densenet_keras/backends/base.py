@@ -153,6 +153,14 @@ class Backend(abc.ABC):
         """Operations that the backend adds to a step whose update is `update`."""
         return []
 
+    @property
+    def steps_not_finite(self) -> int:
+        """How many steps in a row, the last one made included, had a loss that is not finite.
+
+        0 also where nobody counts them: the metrics of each step are seen then.
+        """
+        return 0
+
     def full_precision(self) -> ContextManager[None]:
         """Wraps graph construction that must stay float32 under mixed precision."""
         return contextlib.nullcontext()

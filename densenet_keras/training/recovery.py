@@ -199,6 +199,11 @@ class Recovery:
         when = f"at step {last}" if first >= last else f"in one of the steps {first} to {last}"
         if found is not None:
             return self._told_origin(found)
+        in_row = self._parts.backend.steps_not_finite
+        if in_row:
+            begun = last - in_row + 1
+            self._note({"step": begun, "what": problem.what})
+            return f"since step {begun}" if in_row > 1 else f"at step {last}"
         self._note({"step": last, "what": problem.what})
         if self._parts.backend.repeats_steps:
             return (

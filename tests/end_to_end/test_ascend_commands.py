@@ -3,12 +3,14 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
+from densenet_keras.data.order import TrainOrder
 from densenet_keras.data.records import open_split
 from densenet_keras.launch.launcher import reserved_ports
 from tests.support import commands, records
-from tests.support.paths import ASCEND
+from tests.support.paths import ASCEND, ROOT
 
 TINY = ("--model", "densenet_tiny", "--num_classes", 10, "--intra_op_threads", 1)
 RANKS = 2
@@ -118,6 +120,27 @@ def test_a_loss_scaled_run_counts_what_it_skips_and_finetunes(runs, data_dir, ta
     lines, _ = commands.metrics(tmp_path / "finetuned")
     assert [line["step"] for line in lines] == [3, 6]
     assert [line["skipped_steps"] for line in lines] == [1, 1]
+
+
+def test_the_first_step_of_a_loop_that_went_wrong_is_named(tmp_path):
+    """The host sees the loss of the last step alone; the device counts."""
+    images, batch, white = 40, 4, 21
+    payloads = records.noise_payloads(images)
+    payloads[white] = records.example(records.encode(np.full((24, 20, 3), 255, np.uint8)), 1)
+    records.write_split(tmp_path / "data", "train", payloads, shards=1)
+    order = TrainOrder(0, images, batch, 0, 1)
+    bad = next(step + 1 for step in range(10) if white in order.batch(step).records)
+    assert 1 < bad < 10
+    output = commands.run(
+        "train_keras.py", "--backend", "ascend", *TINY, "--mode", "train", "--data_dir", tmp_path / "data",
+        "--batch_size", batch, "--log_dir", tmp_path / "run", "--max_train_steps", 10,
+        "--iterations_per_loop", 10,
+        "--callbacks", "tests.support.poison:create", code=1, PYTHONPATH=os.pathsep.join([ASCEND, ROOT]),
+    )  # fmt: skip
+    assert "loop length 10: 1 loops" in output
+    assert f"loss is nan since step {bad}. Nothing was saved" in output
+    (event,) = map(json.loads, (tmp_path / "run" / "nonfinite.jsonl").read_text().splitlines())
+    assert event["step"] == bad
 
 
 def test_a_run_gives_up_when_all_steps_overflow(data_dir, table, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional
 
 import tensorflow as tf
 
-from densenet_keras.backends.ascend import adapter, chips, graph_check, loop_plan, work_folder
+from densenet_keras.backends.ascend import adapter, broken_steps, chips, graph_check, loop_plan, work_folder
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.backends.ascend import session as npu_session
@@ -83,6 +83,8 @@ class AscendBackend(Backend):
         self._overflow: Optional[OverflowCounter] = None
         self._loss_scale: Any = None
         self._counts: Dict[str, tf.Tensor] = {}
+        self._broken: Optional[broken_steps.BrokenSteps] = None
+        self._steps_not_finite = 0
         self._log_line: Dict[str, float] = {}
 
     def placement(self) -> ContextManager[None]:
@@ -218,6 +220,7 @@ class AscendBackend(Backend):
             means = tf.split(
                 self.all_reduce_mean([flat])[0], [vector.shape.num_elements() for vector in vectors]
             )
+            self._broken = broken_steps.BrokenSteps(means[0])
             shared = [tf.reshape(mean, other.shape) for mean, other in zip(means[1:], others)]
             return list(gradients), tf.unstack(means[0]), shared
 
@@ -228,10 +231,20 @@ class AscendBackend(Backend):
 
     def count_step(self, update: tf.Operation) -> List[tf.Operation]:
         """See `Backend.count_step`."""
-        if self._overflow is None:
-            return []
-        self._counts = self._overflow.count(update, self._loss_scale)
-        return self._overflow.updates
+        updates: List[tf.Operation] = []
+        self._counts = {}
+        if self._broken is not None:
+            self._counts[broken_steps.NAME] = self._broken.in_row
+            updates += self._broken.updates
+        if self._overflow is not None:
+            self._counts.update(self._overflow.count(update, self._loss_scale))
+            updates += self._overflow.updates
+        return updates
+
+    @property
+    def steps_not_finite(self) -> int:
+        """See `Backend.steps_not_finite`."""
+        return self._steps_not_finite
 
     def full_precision(self) -> ContextManager[None]:
         """See `Backend.full_precision`."""
@@ -295,6 +308,7 @@ class AscendBackend(Backend):
                     untimed_steps += length
                     untimed_seconds += time.monotonic() - started
                 values = dict(zip(self._names(step), map(float, fetched)))
+        self._steps_not_finite = int(values.get(broken_steps.NAME, 0))
         if self._overflow:
             self._log_line = self._overflow.report(values, self.topology.is_primary)
         metrics = {name: values[name] for name in step.metrics}
