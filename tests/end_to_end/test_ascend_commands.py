@@ -136,6 +136,7 @@ def test_the_first_step_of_a_loop_that_went_wrong_is_named(tmp_path):
         "--batch_size", batch, "--log_dir", tmp_path / "run", "--max_train_steps", 10,
         "--iterations_per_loop", 10,
         "--callbacks", "tests.support.poison:create", code=1, PYTHONPATH=os.pathsep.join([ASCEND, ROOT]),
+        cwd=str(tmp_path), HOME=str(tmp_path),
     )  # fmt: skip
     assert "loop length 10: 1 loops" in output
     assert f"loss is nan since step {bad}. Nothing was saved" in output
