@@ -11,6 +11,8 @@ import sys
 import tempfile
 from typing import IO, Any, Iterator, Optional
 
+from densenet_keras.errors import RunError
+
 # A file system without fsync (some FUSE and object-store mounts) says one of these.
 _NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EROFS)
 
@@ -76,11 +78,39 @@ def whole_folder(path: str) -> Iterator[str]:
     sync_folder(parent)
 
 
+def can_replace(path: str) -> bool:
+    """Whether `whole_file` can make or replace a file at `path`, or at the end of a link there.
+
+    A device or a pipe would be replaced, not written to: for root, /dev/null too. /dev/stdout is a link and
+    may end at the very file that a shell writes to.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        return False
+    folders = [os.path.realpath(os.path.dirname(path) or ".")]
+    if os.path.islink(path):
+        folders.append(os.path.realpath(os.path.dirname(os.path.join(folders[0], os.readlink(path)))))
+    if any(folder.startswith("/proc/") for folder in folders):
+        return False
+    return os.path.isdir(folders[-1]) and os.access(folders[-1], os.W_OK | os.X_OK)
+
+
 def write_json(path: str, values: Any) -> None:
     """Writes `values` as indented JSON; see `whole_file`."""
     with whole_file(path) as file:
         json.dump(values, file, indent=2)
         file.write("\n")
+
+
+def write_report(path: str, values: Any) -> None:
+    """Writes what a user asked for with --json; see `write_json`. A link at `path` stays one.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        write_json(os.path.realpath(path), values)
+    except OSError as error:
+        raise RunError(f"--json {path} cannot be written: {error.strerror}") from error
 
 
 class GrowingFile:

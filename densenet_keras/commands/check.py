@@ -11,7 +11,7 @@ from densenet_keras.commands.progress import Progress
 from densenet_keras.commands.tensorflow_import import import_tensorflow
 from densenet_keras.data.check.findings import ERROR, WARNING
 from densenet_keras.data.check.options import CheckOptions
-from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, RunError
+from densenet_keras.errors import EXIT_DONE, EXIT_FAILED
 from densenet_keras.settings.rules import refuse
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run(settings: Settings) -> int:
         UsageError: there is no data set.
         RunError: --json cannot be written.
     """
-    if settings.json and not os.path.isdir(os.path.dirname(settings.json) or "."):
+    if settings.json and not files.can_replace(settings.json):
         raise refuse("json", settings.json, "cannot be written; give a file in a folder that exists")
     import_tensorflow(log_level="3")  # what the decoders refuse is reported record by record
     from densenet_keras.backends import cpu
@@ -43,12 +43,9 @@ def run(settings: Settings) -> int:
         report = job.check(settings, progress)
     finally:
         progress.close()
-    if settings.json:
-        try:
-            files.write_json(settings.json, {"data_dir": settings.data_dir, **report.to_json()})
-        except OSError as error:
-            raise RunError(f"--json {settings.json} cannot be written: {error.strerror}") from error
     print("\n".join([*_overview(report), *_findings(report, settings.json)]))
+    if settings.json:
+        files.write_report(settings.json, {"data_dir": settings.data_dir, **report.to_json()})
     return EXIT_FAILED if report.findings.number(ERROR) else EXIT_DONE
 
 

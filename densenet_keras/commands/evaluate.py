@@ -88,7 +88,7 @@ def evaluate(config: Config, rank: Optional[Rank] = None) -> List[CheckpointResu
             console.write("Finished evaluation")
             console.close()
     if topology.is_primary and config.run.json:
-        files.write_json(config.run.json, [result._asdict() for result in table.results])
+        files.write_report(config.run.json, [result._asdict() for result in table.results])
     table.check()
     return table.results
 

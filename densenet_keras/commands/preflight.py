@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Callable, Mapping, Optional, Sequence
 
-from densenet_keras import backends
+from densenet_keras import backends, files
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder
 from densenet_keras.commands import foreign
@@ -309,8 +309,7 @@ def _check_outputs(config: Config) -> None:
                 f"move that {there} away, or choose another folder",
             )  # fmt: skip
     table = config.run.json
-    folder = os.path.dirname(table) or "."
-    if table and (os.path.isdir(table) or not os.path.isdir(folder) or not _can_write(folder)):
+    if table and not files.can_replace(table):
         raise refuse("json", table, "cannot be written; give a file in a folder that exists")
 
 

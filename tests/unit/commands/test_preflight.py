@@ -193,7 +193,7 @@ def test_a_log_name_that_is_a_folder(tmp_path):
     assert "--log_name logs: is a folder" in refused(TRAIN, *argv)
 
 
-@pytest.mark.parametrize("path", ["missing/table.json", "run"])
+@pytest.mark.parametrize("path", ["missing/table.json", "run", "/dev/null"])
 def test_a_table_that_cannot_be_written(tmp_path, path):
     run = touch_checkpoint(tmp_path / "run")
     argv = ["--synthetic_data", "--eval_dir", run, "--json", path]
