@@ -54,6 +54,9 @@ def run(settings: Settings) -> int:
     _check(settings)
     options = Options(settings.precision, settings.opset, settings.soc_version, settings.batch_size)
     import_tensorflow()
+    import tensorflow as tf
+
+    from densenet_keras.checkpoints import reader
     from densenet_keras.exports import job
 
     wanted = job.Job(
@@ -61,8 +64,9 @@ def run(settings: Settings) -> int:
     )
     try:
         job.export(wanted)
-    except OSError as error:
-        raise RunError(f"--output {settings.output} could not be written: {error.strerror}") from error
+    except (OSError, tf.errors.OpError) as error:
+        why = getattr(error, "strerror", None) or reader.first_line(error)  # h5py's and TensorFlow's
+        raise RunError(f"--output {settings.output} could not be written: {why}") from error
     return EXIT_DONE
 
 

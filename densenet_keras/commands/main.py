@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import signal
@@ -34,6 +35,9 @@ _TOOLS = {
     ),
     "completion": programs.Tool("commands.completion", "a script for the tab key of bash or zsh"),
 }
+
+# Of a disk that takes no more, where nothing nearer to it had better words.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # What a rank runs. Not by -m, which imports from the current folder first: a socket.py there would run.
 RANK_COMMAND = [
@@ -94,7 +98,10 @@ def _reported(work: Callable[[], int]) -> int:
     _open_closed_streams()
     try:
         _check_current_folder()
-        return work()
+        try:
+            return work()
+        finally:
+            sys.stdout.flush()  # at exit it would be too late for words and for an exit code of ours
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")  # in one piece: ranks of mpirun say it together
         return EXIT_USAGE
@@ -105,8 +112,22 @@ def _reported(work: Callable[[], int]) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of the output, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _discard_stdout()
+        where = error.filename or "the output"
+        sys.stderr.write(
+            f"error: {where} cannot be written: {error.strerror}; make room or choose another place\n"
+        )
+        return EXIT_FAILED
+
+
+def _discard_stdout() -> None:
+    """What stdout still holds leads nowhere, or Python would try again at its end and say so."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check_current_folder() -> None:

@@ -52,7 +52,12 @@ def held(log_dir: str) -> Iterator[int]:
     beating = threading.Thread(target=_beat, args=(descriptor, me, done), name="lock", daemon=True)
     try:
         _wait_for(descriptor, log_dir)
-        _write(descriptor, me, 0)
+        try:
+            _write(descriptor, me, 0)
+        except OSError as error:
+            raise UsageError(
+                f"--log_dir {log_dir}: cannot be written ({error.strerror}); make room there"
+            ) from error
         beating.start()
         yield descriptor
     finally:

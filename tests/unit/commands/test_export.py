@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from densenet_keras.commands import export
 from densenet_keras.commands.main import run_command
@@ -129,6 +130,16 @@ def test_a_folder_that_cannot_be_written_is_named(run, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert call("--restore", run, "--output", tmp_path / "file" / "out") == 1
     assert "could not be written" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_an_error_without_a_traceback(run, capsys, tmp_path, monkeypatch):
+    def write(folder, subject):
+        raise tf.errors.ResourceExhaustedError(None, None, f"{folder}/x; No space left on device")
+
+    monkeypatch.setattr(formats, "find", lambda name: Format(write, pb.read, pb.usage))
+    assert call("--restore", run, "--output", tmp_path / "out") == 1
+    assert "out could not be written: " in capsys.readouterr().err
+    assert os.listdir(str(tmp_path)) == []
 
 
 def test_class_names_are_those_of_the_run_or_of_its_data_or_none(run, capsys, tmp_path):

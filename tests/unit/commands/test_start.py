@@ -106,3 +106,24 @@ def test_a_rank_trains_where_stdout_cannot_encode_its_folder(tmp_path: Path) -> 
         "train", "--batch_size", 2, "--log_dir", tmp_path / "ü", PYTHONIOENCODING="ascii",
     )  # fmt: skip
     assert r"\xfc/run.json" in out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help_all"]])
+def test_output_that_nobody_takes_is_exit_code_1_or_that_of_sigpipe(arguments: List[str]) -> None:
+    """With and without a buffer, which fails only when the command has ended."""
+    for unbuffered in ("", "1"):
+        reading, writing = os.pipe()
+        os.close(reading)
+        full = os.open("/dev/full", os.O_WRONLY)
+        found = []
+        for stdout in (writing, full):
+            done = subprocess.run(
+                [sys.executable, "-m", "densenet_keras", *arguments], cwd=str(ROOT), stdout=stdout,
+                stderr=subprocess.PIPE, text=True, env=commands.environment(PYTHONUNBUFFERED=unbuffered),
+            )  # fmt: skip
+            os.close(stdout)
+            found.append((done.returncode, done.stderr))
+        assert found[0] == (128 + signal.SIGPIPE, "")
+        assert found[1][0] == 1
+        assert found[1][1].startswith("error: the output cannot be written: No space left on device; ")
+        assert found[1][1].count("\n") == 1

@@ -1,5 +1,6 @@
 """One run at a time in a run folder."""
 
+import errno
 import fcntl
 import json
 import os
@@ -90,3 +91,12 @@ def test_a_holder_on_another_host_counts_as_long_as_it_writes(tmp_path, monkeypa
 def test_a_damaged_lock_file_holds_nothing(tmp_path, text):
     (tmp_path / folder_lock.NAME).write_text(text)
     hold(tmp_path)
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    def pwrite(descriptor, data, offset):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(UsageError, match="--log_dir .* cannot be written .No space left on device."):
+        hold(tmp_path)
