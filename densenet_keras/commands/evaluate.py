@@ -13,6 +13,7 @@ import tensorflow as tf
 from densenet_keras import backends, files
 from densenet_keras.backends.base import Backend
 from densenet_keras.checkpoints import reader, run_folder, saver
+from densenet_keras.commands import in_python
 from densenet_keras.commands.train import initialisers
 from densenet_keras.data import classes
 from densenet_keras.data.inputs import Inputs
@@ -45,12 +46,18 @@ def evaluate(config: Config, rank: Optional[Rank] = None) -> List[CheckpointResu
 
     Args:
         config: resolved, as `densenet_keras.parse` returns it.
-        rank: which process this is; one rank alone by default.
+        rank: which process this is, of a command that has checked the configuration; by default this process
+            is the only rank, and it is checked here.
 
     Returns:
         A line for each checkpoint, by step; the same on all ranks.
+
+    Raises:
+        UsageError: something that the command would have refused.
     """
-    rank = rank or Rank.alone(config)
+    if rank is None:
+        in_python.check_evaluation(config)
+        rank = Rank.alone(config)
     topology = rank.topology
     found = saver.list_checkpoints(config.run.eval_dir)
     inputs = Inputs(config, topology, train=False, evaluate=True)

@@ -207,6 +207,8 @@ def parse(command: str, argv: List[str], environ: Optional[Mapping[str, str]] = 
         UsageError: naming flag, value, rule and remedy.
         SystemExit: after --help.
     """
+    if command not in programs.SCRIPTS:
+        raise UsageError(f"command {command!r}: must be one of {', '.join(programs.SCRIPTS)}")
     given = arguments.read(programs.program(command), argv)
     from densenet_keras.commands import resolution
 

@@ -15,7 +15,7 @@ from densenet_keras import backends, files, schedule
 from densenet_keras.backends.base import Backend, Step
 from densenet_keras.checkpoints import files as checkpoint_files
 from densenet_keras.checkpoints import run_folder, saver
-from densenet_keras.commands import advice, origin
+from densenet_keras.commands import advice, in_python, origin
 from densenet_keras.data import classes
 from densenet_keras.data.inputs import Inputs, naming_bad_records
 from densenet_keras.data.order import Stream
@@ -51,12 +51,23 @@ def train(
     Args:
         config: resolved, as `densenet_keras.parse` returns it.
         callbacks: the user's own Keras callbacks, the same on every rank.
-        rank: which process this is; one rank alone by default.
+        rank: which process this is, of a command that has checked the configuration and holds log_dir; by
+            default this process is the only rank, and both are done here.
 
     Returns:
         The global step reached.
+
+    Raises:
+        UsageError: something that the command would have refused.
     """
-    rank = rank or Rank.alone(config)
+    if rank is not None:
+        return _train(config, callbacks, rank)
+    with in_python.training(config):
+        named = user_callbacks.load(config.run.callbacks) if config.run.callbacks else []
+        return _train(config, [*named, *callbacks], Rank.alone(config))
+
+
+def _train(config: Config, callbacks: Sequence[tf.keras.callbacks.Callback], rank: Rank) -> int:
     topology = rank.topology
     user_callbacks.check(callbacks, "callbacks")
     inputs = Inputs(config, topology, train=True, evaluate=config.run.mode == "train_and_evaluate")
