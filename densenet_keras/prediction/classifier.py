@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, Iterable, List, Union
 
-import numpy as np
-
 from densenet_keras.prediction import inference, pictures
 from densenet_keras.prediction.answers import Answer
+from densenet_keras.prediction.reader import Picture
 from densenet_keras.prediction.source import network_config
 from densenet_keras.settings.config import Config
 from densenet_keras.topology import Topology
@@ -49,20 +48,20 @@ class Classifier:
             config.replace(batch_size=batch_size, data_threads=count, intra_op_threads=count), path
         )
 
-    def predict(
-        self, given: Union[str, Iterable[Union[str, bytes, np.ndarray]]], top_k: int = 5
-    ) -> List[Answer]:
+    def predict(self, given: Union[Picture, Iterable[Picture]], top_k: int = 5) -> List[Answer]:
         """An answer for each picture, in order; one that cannot be read has `error` instead of `top`.
 
         Args:
-            given: paths of files or folders, JPEG or PNG bytes, or arrays [height, width, 3] uint8 in RGB.
+            given: one or several paths of files or folders, JPEG or PNG bytes, or arrays [height, width, 3]
+                uint8 in RGB.
             top_k: classes to name, the most probable first.
         """
-        named: List[Any] = [given] if isinstance(given, str) else list(given)
+        is_one = isinstance(given, (str, os.PathLike, bytes)) or getattr(given, "ndim", 0) == 3
+        named: List[Any] = [given] if is_one else list(given)  # type: ignore[arg-type]
         listed = []
         for number, item in enumerate(named):
-            if isinstance(item, str):
-                listed += [(path, path) for path in pictures.find([item])]
+            if isinstance(item, (str, os.PathLike)):
+                listed += [(path, path) for path in pictures.find([os.fspath(item)])]
             else:
                 listed.append((f"#{number}", item))
         return self._thread.submit(lambda: list(self._run.answers(listed, top_k))).result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Union
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 from densenet_keras.data import exif, images, picture_header
 from densenet_keras.data.decoder import Decoder, UndecodableError, calling_thread_session
 
-Picture = Union[str, bytes, np.ndarray]
+Picture = Union[str, "os.PathLike[str]", bytes, np.ndarray]
 
 
 class UnreadableError(ValueError):
@@ -47,6 +48,11 @@ class PictureReader:
                 return self._from_pixels(_checked(picture))
             if isinstance(picture, bytes):
                 return self._of_bytes(picture)
+            if not isinstance(picture, (str, os.PathLike)):  # a number would be an open file's
+                raise UnreadableError(
+                    f"a value of type {type(picture).__name__}; it must be a path, JPEG or PNG bytes, or an "
+                    "array [height, width, 3] uint8, such as numpy.asarray makes of a Pillow image in RGB"
+                )
             with open(picture, "rb") as file:
                 return self._of_bytes(file.read())
         except OSError as error:

@@ -74,9 +74,16 @@ def test_several_classifiers_answer_in_python_as_the_command_does(trained, pictu
         answers = [first.predict([path])[0], second.predict(path)[0]]
         first_again = first.predict([(folder / "001.jpg").read_bytes()])[0]
         of_folder = first.predict(str(folder))
+        alone = [
+            first.predict(given)[0].top
+            for given in (folder / "001.jpg", [folder / "001.jpg"], (folder / "001.jpg").read_bytes())
+        ]
+        array = np.zeros((9, 8, 3), np.uint8)
+        assert first.predict(array) == first.predict([array])
         second.close()
     assert answers[0] == answers[1]
     assert first_again.top == answers[0].top
+    assert alone == [answers[0].top] * 3
     assert [os.path.basename(answer.path) for answer in of_folder] == sorted(os.listdir(str(folder)))
     assert of_folder[1].top[0].number == answers[0].top[0].number
     assert predict("--restore", run, path)[0]["top"][0]["class"] == answers[0].top[0].number

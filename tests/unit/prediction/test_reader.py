@@ -100,3 +100,9 @@ def test_a_picture_that_is_cut_off_is_said(reader):
     whole = encoded(noise, "PNG")
     with pytest.raises(UnreadableError):
         reader.read(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("value", [None, 0, Image.new("RGB", (8, 8))], ids=["none", "number", "pillow"])
+def test_what_is_not_a_picture_at_all_is_said_with_what_would_be_one(reader, value):
+    with pytest.raises(UnreadableError, match=f"type {type(value).__name__}; it must be a path, .* an array"):
+        reader.read(value)
