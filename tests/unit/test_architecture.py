@@ -58,8 +58,8 @@ NO_TENSORFLOW = [
 ]  # fmt: skip
 
 READS_ENVIRONMENT = [
-    "commands.main", "commands.predict", "commands.worker", "commands.confirm", "commands.confirm_runs",
-    "commands.tensorflow_import",
+    "commands.main", "commands.in_python", "commands.predict", "commands.worker", "commands.confirm",
+    "commands.confirm_runs", "commands.tensorflow_import",
     "launch.launcher", "launch.rank_logs", "stop", "watchdog", "data.records", "terminal",
     "backends.ascend.backend", "backends.ascend.adapter",
     "backends.tensorflow.local", "training.weights_digest",
