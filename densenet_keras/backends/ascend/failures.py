@@ -133,8 +133,7 @@ _TEXTS = (
         "unsupported operation",
         r"\bEZ3002\b|No supported (Ops kernel|op|engine)|unsupported op|op type .{0,60} (is )?not supported",
         "The device has no kernel for an operation of the graph. --dry_run lists such nodes; move the "
-        "operation into the input pipeline or replace it. mix_compile_mode keeps it on the host, but only "
-        "with --iterations_per_loop 1. " + PLOG + ".",
+        "operation into the input pipeline or replace it. " + PLOG + ".",
     ),
     failure(
         RESOURCES,
@@ -148,9 +147,9 @@ _TEXTS = (
         RESOURCES,
         "device memory",
         r"EI0011|\b207001\b|[Dd]evice.{0,30}out of memory|rtMalloc.{0,60}fail",
-        "The device ran out of memory. Lower --batch_size, or give feature maps more of the 31 GB by "
-        "--graph_memory_max_size, such as 28*1024*1024*1024 (the rest stays for variables). npu-smi info "
-        "shows whether another process holds memory of the device.",
+        "The device ran out of memory. Lower --batch_size, or give feature maps more of the 31 GB of a 910: "
+        "--graph_memory_max_size 28*1024*1024*1024 --npu_option variable_memory_max_size=3*1024*1024*1024. "
+        "npu-smi info shows whether another process holds memory of the device.",
     ),
     failure(
         DATA,

@@ -5,9 +5,11 @@ import re
 
 import pytest
 
+from densenet_keras.backends.ascend import adapter
+from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.launch import diagnosis
 from densenet_keras.launch.diagnosis import diagnose, first_error
-from densenet_keras.settings.config import GROUPS
+from densenet_keras.settings.config import GROUPS, Config
 
 # A line as it would stand in a log, the failure it must be taken for.
 LINES = [
@@ -168,3 +170,15 @@ def test_flags_in_advice_exist():
     for failure in diagnosis.failures():
         named = set(re.findall(r"--([a-z][A-Za-z_]*)", failure.advice))
         assert named <= known, failure.name
+
+
+def test_options_in_advice_are_taken():
+    for failure in diagnosis.failures():
+        refused = [key for key in adapter.REFUSED if "_" in key and re.search(rf"\b{key}\b", failure.advice)]
+        assert refused == [], failure.name
+    ((size, more),) = re.findall(
+        r"--graph_memory_max_size (\S+) --npu_option (\S+)\. ",
+        " ".join(failure.advice for failure in diagnosis.failures()),
+    )
+    given = Config().replace(graph_memory_max_size=size, npu_option=(more,), npu="910")
+    npu_options.session_options(given, 0)
