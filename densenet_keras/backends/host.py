@@ -72,6 +72,14 @@ class Host(abc.ABC):
         """Ranks on this host of a run that nobody has started yet."""
         return config.device.rank_size
 
+    def ranks_here(self, config: Config, environ: Mapping[str, str]) -> List[int]:
+        """The ranks that a command of environment `environ` starts on this host, in order.
+
+        Raises:
+            UsageError: it cannot be known.
+        """
+        return list(range(config.device.rank_size))
+
     def rank_environments(
         self, config: Config, base_env: Mapping[str, str]
     ) -> Optional[List[Dict[str, str]]]:

@@ -155,6 +155,7 @@ def _main(command: str, argv: List[str]) -> int:
 
 def _run(config: Config) -> int:
     """On all ranks, or as the one rank that somebody else started this process as."""
+    from densenet_keras import backends
     from densenet_keras.checkpoints import run_folder
     from densenet_keras.launch import folder_lock, launcher
     from densenet_keras.topology import Topology, adopt_rank_size, in_place, refuse_foreign_launcher
@@ -163,7 +164,11 @@ def _run(config: Config) -> int:
     refuse_foreign_launcher(os.environ)
     with contextlib.ExitStack() as stack:
         starts_here = not in_place(os.environ)
-        is_primary = starts_here or Topology.from_environment(os.environ, config).is_primary
+        # Of several servers each starts its own ranks; the one with rank 0 holds the folder for all.
+        if starts_here:
+            is_primary = 0 in backends.host(config).ranks_here(config, os.environ)
+        else:
+            is_primary = Topology.from_environment(os.environ, config).is_primary
         if is_primary and config.command in TRAINING:
             stack.enter_context(folder_lock.held(config.run.log_dir))
         if starts_here:

@@ -51,7 +51,8 @@ def launch(config: Config, *, command: Sequence[str], grace_seconds: float = GRA
         UsageError: the run folder cannot be written, or the environment contradicts the settings.
         RunError: a process could not be started.
     """
-    restarts = Restarts(config, backends.host(config).local_ranks(config), os.environ)
+    here = backends.host(config).ranks_here(config, os.environ)
+    restarts = Restarts(config, len(here), os.environ)
     pause_seconds: Optional[float] = 0.0
     while pause_seconds is not None:
         outcome = _run_once(config, command, grace_seconds, pause_seconds)

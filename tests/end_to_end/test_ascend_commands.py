@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -142,6 +143,39 @@ def test_the_first_step_of_a_loop_that_went_wrong_is_named(tmp_path):
     assert f"loss is nan since step {bad}. Nothing was saved" in output
     (event,) = map(json.loads, (tmp_path / "run" / "nonfinite.jsonl").read_text().splitlines())
     assert event["step"] == bad
+
+
+def test_two_servers_train_into_one_folder_and_start_again_together(data_dir, tmp_path):
+    """Each server's command starts its own rank of the common table; one of the ranks is killed."""
+    servers = [
+        {"server_id": f"node{rank}", "device": [
+            {"device_id": "0", "device_ip": f"192.168.1.{10 + rank}", "rank_id": str(rank)}
+        ]}
+        for rank in range(RANKS)
+    ]  # fmt: skip
+    common = {"status": "completed", "version": "1.0", "server_count": "2", "server_list": servers}
+    (tmp_path / "table.json").write_text(json.dumps(common))
+    run = tmp_path / "run"
+    with reserved_ports(RANKS) as ports:
+        commands_of_servers = [
+            commands.start(
+                "train_keras.py", "--backend", "ascend", *TINY, "--rank_size", RANKS, "--mode", "train",
+                "--rank_table", tmp_path / "table.json", "--data_dir", data_dir, "--log_dir", run,
+                "--batch_size", 4, "--iterations_per_loop", 4, "--save_checkpoints_steps", 20,
+                "--max_train_steps", 160, "--max_restarts", 2,
+                DENSENET_KERAS_SERVER_ID=server["server_id"], SIMULATED_NPU_GENERATION="newer",
+                SIMULATED_NPU_ADDRESSES=",".join(f"127.0.0.1:{port}" for port in ports),
+                HOME=str(tmp_path), PYTHONPATH=os.pathsep.join([ASCEND, ROOT]),
+            )
+            for server in servers
+        ]  # fmt: skip
+        commands.wait_for(lambda: list(run.glob("model.ckpt-*.index")), commands_of_servers[1])
+        os.kill(commands.ranks_of(commands_of_servers[1])[0], signal.SIGKILL)
+        said = [each.communicate(timeout=240)[0].decode("utf-8", "replace") for each in commands_of_servers]
+    assert [each.returncode for each in commands_of_servers] == [0, 0], said
+    assert "rank 1 failed: killed by signal 9" in said[1]
+    assert all("restart 1 of 2 in 2 s, from the checkpoint of step " in text for text in said)
+    assert (run / "model.ckpt-160.index").exists()
 
 
 def test_a_run_gives_up_when_all_steps_overflow(data_dir, table, tmp_path):

@@ -47,6 +47,10 @@ class AscendHost(Host):
         """See `Host.local_ranks`."""
         return min(config.device.rank_size, chips.of(config).devices_per_server)
 
+    def ranks_here(self, config: Config, environ: Mapping[str, str]) -> List[int]:
+        """See `Host.ranks_here`: with a common rank table those of this server."""
+        return rank_environment.ranks_here(config, environ)
+
     def rank_environments(
         self, config: Config, base_env: Mapping[str, str]
     ) -> Optional[List[Dict[str, str]]]:

@@ -39,13 +39,19 @@ def written_path(config: Config) -> str:
 
 
 def job_table(
-    config: Config, environ: Mapping[str, str], machine: Machine, hccn_conf_path: str, here: int
+    config: Config,
+    environ: Mapping[str, str],
+    machine: Machine,
+    hccn_conf_path: str,
+    here: int,
+    write: bool = True,
 ) -> Tuple[Optional[RankTable], str]:
     """The checked table and the path that ranks are to read it from; (None, "") for a lone rank.
 
     Args:
         here: how many ranks run on this server as far as the caller knows; without a given table it
             must be all of them.
+        write: puts a table that was made or translated into the run folder, unless this is a dry run.
     """
     size, chip = config.device.rank_size, chips.of(config)
     path = _given_path(config, environ)
@@ -75,7 +81,7 @@ def job_table(
     else:
         table = _table_of_this_server(config, environ, machine, hccn_conf_path)
     table.check(size, chip)
-    if not config.device.dry_run:
+    if write and not config.device.dry_run:
         rank_table.write(table, written_path(config))
     return table, written_path(config)
 

@@ -74,6 +74,27 @@ def rank_environments(
     return environments
 
 
+def ranks_here(
+    config: Config,
+    base_env: Mapping[str, str],
+    *,
+    hccn_conf_path: str = "/etc/hccn.conf",
+    machine: Optional[Machine] = None,
+) -> List[int]:
+    """The ranks for which `rank_environments` has an entry; waits for the table as it does, writes nothing.
+
+    Raises:
+        UsageError: the table or the devices cannot work.
+    """
+    environ = _set_variables(base_env)
+    machine = (machine or Machine.probe()).shown_to(environ)
+    size = config.device.rank_size
+    table, _ = job_table(config, environ, machine, hccn_conf_path, size, write=False)
+    if table is None:
+        return [0]
+    return sorted(device.rank for device in this_server(table, environ, machine).devices)
+
+
 def complete_environment(
     config: Config,
     environ: Mapping[str, str],

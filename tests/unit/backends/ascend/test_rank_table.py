@@ -11,6 +11,7 @@ from densenet_keras.backends.ascend.rank_environment import (
     complete_environment,
     core_range,
     rank_environments,
+    ranks_here,
 )
 from densenet_keras.commands import main as cli
 from densenet_keras.errors import UsageError
@@ -602,6 +603,22 @@ def test_devices_that_the_runtime_hides_are_neither_used_nor_counted(tmp_path):
 
 
 # Several servers: the same command with the common table.
+
+
+def test_each_server_knows_its_own_ranks_and_writes_nothing(save, tmp_path):
+    values = two_servers(version=1.0)  # to be rewritten as text
+    for server in values["server_list"]:
+        server["device"] = server["device"][:2]
+    for rank, device in enumerate(values["server_list"][1]["device"]):
+        device["rank_id"] = str(2 + rank)
+    four = config(tmp_path, 4, rank_table=save(values))
+    here = [
+        ranks_here(four, {"DENSENET_KERAS_SERVER_ID": name}, machine=SERVER)
+        for name in ("10.0.0.1", "10.0.0.2")
+    ]
+    assert here == [[0, 1], [2, 3]]
+    assert ranks_here(config(tmp_path, 1), {}, machine=SERVER) == [0]
+    assert not os.path.exists(four.run.log_dir)
 
 
 @pytest.mark.parametrize(
