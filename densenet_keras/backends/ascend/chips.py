@@ -1,6 +1,6 @@
 """The kinds of NPU that the adapter for TensorFlow 1.15 runs on, and which of them this machine has.
 
-Sources: docs/ascend.md [T1, T4, H2, P1].
+Sources: docs/ascend.md [T1, T4, H1, H2, P1].
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Chip:
         saturates: whether an overflow gives the largest number, instead of Inf or NaN.
         has_float32_convolutions: whether its matrix unit computes in float32.
         has_bfloat16: whether it computes in bfloat16.
+        exec_timeout_seconds: what HCCL_EXEC_TIMEOUT may be; 0 is no limit, where it may be that.
         memory_bytes: what feature maps and variables may take together.
     """
 
@@ -49,6 +50,7 @@ class Chip:
     saturates: bool
     has_float32_convolutions: bool
     has_bfloat16: bool
+    exec_timeout_seconds: Tuple[int, int]
     memory_bytes: int
 
     def why_not_together(self, device_ids: List[int], servers: int = 1) -> str:
@@ -83,6 +85,7 @@ ATLAS_910 = Chip(
     saturates=True,
     has_float32_convolutions=False,
     has_bfloat16=False,
+    exec_timeout_seconds=(1, 17340),
     memory_bytes=31 * _GIB,
 )
 ATLAS_A2 = Chip(
@@ -98,6 +101,7 @@ ATLAS_A2 = Chip(
     saturates=False,
     has_float32_convolutions=True,
     has_bfloat16=True,
+    exec_timeout_seconds=(0, 2**31 - 1),
     memory_bytes=63 * _GIB,  # of 64; the 910B4 has half of that
 )
 # Two dies a package, each a device of its own; for all that is said here a die is as a 910B.

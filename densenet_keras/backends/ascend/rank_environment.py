@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from densenet_keras.backends.ascend import work_folder
+from densenet_keras.backends.ascend import chips, work_folder
 from densenet_keras.backends.ascend.job_table import job_table, named_server, this_server, written_path
 from densenet_keras.backends.ascend.machine import Machine
 from densenet_keras.backends.ascend.rank_table_rules import Device, Server
@@ -30,7 +30,7 @@ DEFAULT_SHUTDOWN_SECONDS = 60
 # How long a rank that has compiled waits in its first exchange for one that still compiles. The 910 rounds
 # down to multiples of 68 (hccl, docs/zh/user_guide/hccl_env/HCCL_EXEC_TIMEOUT.md).
 EXEC_TIMEOUT_STEP_SECONDS = 68
-EXEC_TIMEOUT_SECONDS = (1836, 17340)  # the library's default, and the most that it takes
+EXEC_TIMEOUT_SECONDS = 1836  # the library's default
 
 
 def rank_environments(
@@ -51,7 +51,7 @@ def rank_environments(
     size = config.device.rank_size
     environ = _set_variables(base_env)
     machine = (machine or Machine.probe()).shown_to(environ)
-    _refuse_conflicts(environ, size)
+    _refuse_conflicts(environ, size, chips.of(config))
     _check_named_devices(environ, machine)
     table, table_path = job_table(config, environ, machine, hccn_conf_path, size)
     if table is None:
@@ -111,7 +111,7 @@ def complete_environment(
     machine = (machine or Machine.probe()).shown_to(environ)
     place = Topology.from_environment(environ, config)
     rank, size = place.rank, place.size
-    _refuse_conflicts(environ, size)
+    _refuse_conflicts(environ, size, chips.of(config))
     _check_named_devices(environ, machine)
     if environ.get("RANK_TABLE_FILE") == written_path(config):
         config = config.replace(rank_table="")  # the launcher has translated it already
@@ -173,7 +173,7 @@ def _number(environ: Mapping[str, str], name: str) -> int:
     return int(environ[name])
 
 
-def _refuse_conflicts(environ: Mapping[str, str], size: int) -> None:
+def _refuse_conflicts(environ: Mapping[str, str], size: int, chip: chips.Chip) -> None:
     tableless = [name for name in TABLELESS if name in environ]
     if tableless:
         raise UsageError(
@@ -193,7 +193,7 @@ def _refuse_conflicts(environ: Mapping[str, str], size: int) -> None:
     shutdown_seconds(environ)
     ranges = {
         "HCCL_CONNECT_TIMEOUT": CONNECT_TIMEOUT_SECONDS,
-        "HCCL_EXEC_TIMEOUT": (1, EXEC_TIMEOUT_SECONDS[1]),
+        "HCCL_EXEC_TIMEOUT": chip.exec_timeout_seconds,
     }
     for name, (least, most) in ranges.items():
         if name in environ and not least <= _number(environ, name) <= most:
@@ -240,8 +240,10 @@ def _check_visible(server: Server, machine: Machine) -> None:
 def _rank_values(config: Config, rank: int, size: int, device: Device, machine: Machine) -> Dict[str, str]:
     first_step = config.device.first_step_timeout_seconds
     connect = max(LEAST_CONNECT_TIMEOUT_SECONDS, first_step)
-    least, most = EXEC_TIMEOUT_SECONDS
-    execute = max(least, -(-first_step // EXEC_TIMEOUT_STEP_SECONDS) * EXEC_TIMEOUT_STEP_SECONDS)
+    most = chips.of(config).exec_timeout_seconds[1]
+    execute = max(
+        EXEC_TIMEOUT_SECONDS, -(-first_step // EXEC_TIMEOUT_STEP_SECONDS) * EXEC_TIMEOUT_STEP_SECONDS
+    )
     return {
         "RANK_ID": str(rank),
         "RANK_SIZE": str(size),

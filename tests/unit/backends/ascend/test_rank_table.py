@@ -555,6 +555,14 @@ def test_what_cannot_work_is_refused(tmp_path, size, env, message):
         environments(tmp_path, size, env)
 
 
+@pytest.mark.parametrize("npu", ["910b", "910c"])
+def test_where_no_limit_of_an_exchange_is_allowed_it_may_be_set(tmp_path, npu):
+    (given,) = environments(tmp_path, 1, {"HCCL_EXEC_TIMEOUT": "0"}, npu=npu)
+    assert "HCCL_EXEC_TIMEOUT" not in given
+    (long,) = environments(tmp_path, 1, npu=npu, first_step_timeout_seconds=20000)
+    assert int(long["HCCL_EXEC_TIMEOUT"]) >= 20000
+
+
 def test_no_nic_configuration_says_what_to_do(tmp_path):
     with pytest.raises(UsageError, match=r"hccn.conf cannot be read.*--rank_table"):
         environments(tmp_path, 2, conf=None)
