@@ -47,7 +47,9 @@ class AscendConfig:
         "", "folder that keeps compiled operators from run to run; default: ~/atc_data", metavar="DIR"
     )
     graph_memory_max_size: str = flag(
-        "", "bytes for feature maps, such as 26*1024*1024*1024", metavar="BYTES"
+        "",
+        "bytes for feature maps, such as 26*1024*1024*1024; without effect in newer adapters",
+        metavar="BYTES",
     )
     modify_mixlist: str = flag("", "JSON file that changes the mixed-precision lists", metavar="FILE")
     npu_option: Tuple[str, ...] = flag(

@@ -274,7 +274,7 @@ OPTIONS: Dict[str, Option] = {
     "op_select_implmode": Option("s", choices=("high_performance", "high_precision")),
     "buffer_optimize": Option("s", choices=("l2_optimize", "off_optimize")),
     "op_compiler_cache_mode": Option("s", choices=("enable", "force", "disable")),
-    "mstune_mode": Option("s", choices=("1", "2", "3", "4")),  # the newer adapter has aoe_mode
+    "mstune_mode": Option("s", choices=("1", "2", "3", "4")),
     "enable_exception_dump": Option("i", choices=("0", "1", "2")),
     "dump_debug_mode": Option("s", choices=("aicore_overflow", "atomic_overflow", "all")),
     "aoe_mode": Option("s", newer=True, choices=("1", "2", "4")),
@@ -290,6 +290,9 @@ OPTIONS: Dict[str, Option] = {
         "s", newer=True, choices=("fp16", "origin", "cube_fp16in_fp32out", "cube_hif8", *MIXED_PRECISION_V2)
     ),
 }
+
+# Without effect in the newer adapter: its compiler takes the memory that a network needs.
+_OLDER = ("mstune_mode", "graph_memory_max_size", "variable_memory_max_size")
 
 # Keys whose values are files that must exist.
 FILES = (
@@ -313,8 +316,10 @@ EXCLUDED_BY = {"compress_weight_conf": "enable_compress_weight"}
 FOLDERS = ("dump_path", "op_compiler_cache_dir", "debug_dir", "work_path", "graph_compiler_cache_dir")
 
 
-def is_newer_only(key: str) -> bool:
-    """Whether older adapters ignore this key without a word."""
+def is_ignored(key: str, is_newer: bool) -> bool:
+    """Whether adapters of this generation take no notice of the key, without a word."""
+    if is_newer:
+        return key in _OLDER
     return key == "modify_mixlist" or (key in OPTIONS and OPTIONS[key].newer)
 
 

@@ -114,14 +114,15 @@ class AscendBackend(Backend):
         """The configuration of this rank's session; creates the folders it names."""
         options = npu_options.session_options(self.config, self.topology.rank, self._loop.length, os.environ)
         npu_options.make_folders(options)
-        for key in () if self._adapter.is_newer else options:
-            if key == adapter.PRECISION_MODE_V2:
+        for key in options:
+            if key == adapter.PRECISION_MODE_V2 and not self._adapter.is_newer:
                 raise UsageError(
                     f"--npu_option {key}: the installed adapter does not read it and takes a mode of its "
                     f"own; give --{adapter.PLAIN_FLAGS[0]}"
                 )
-            if adapter.is_newer_only(key):
-                logger.warning("the installed adapter is older than option %s and ignores it", key)
+            if adapter.is_ignored(key, self._adapter.is_newer):
+                generation = "newer" if self._adapter.is_newer else "older"
+                logger.warning("the installed adapter is %s than option %s and ignores it", generation, key)
         return npu_session.config_proto(options)
 
     @contextlib.contextmanager

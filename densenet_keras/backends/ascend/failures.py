@@ -147,7 +147,8 @@ _TEXTS = (
         RESOURCES,
         "device memory",
         r"EI0011|\b207001\b|[Dd]evice.{0,30}out of memory|rtMalloc.{0,60}fail",
-        "The device ran out of memory. Lower --batch_size, or give feature maps more of the 31 GB of a 910: "
+        "The device ran out of memory. Lower --batch_size, or, with the older adapter, give feature maps "
+        "more of the 31 GB of a 910: "
         "--graph_memory_max_size 28*1024*1024*1024 --npu_option variable_memory_max_size=3*1024*1024*1024. "
         "npu-smi info shows whether another process holds memory of the device.",
     ),

@@ -111,6 +111,8 @@ def notes(config: Config) -> List[str]:
         texts.append(
             f"convolutions have no float32 on the {chip.name}: must_keep_origin_dtype will not compile"
         )
+    if config.trains and flags.precision_mode == "force_fp16":
+        texts.append("the adapter's documents know --precision_mode force_fp16 in inference alone")
     if flags.gradient_split and config.device.rank_size == 1:
         texts.append("--gradient_split changes nothing with one rank")
     if not work_folder.own_folder(config, 0):

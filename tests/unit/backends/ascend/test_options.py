@@ -196,7 +196,21 @@ def test_lists_are_advised_only_where_the_adapter_reads_them():
 def test_keys_that_only_the_newer_adapter_reads_are_handed_over(setting, field, value):
     key = setting.partition("=")[0]
     assert options(npu_option=(setting,))[key] == (field, value)
-    assert adapter.is_newer_only(key)
+    assert adapter.is_ignored(key, is_newer=False)
+    assert not adapter.is_ignored(key, is_newer=True)
+
+
+@pytest.mark.parametrize("key", ["graph_memory_max_size", "variable_memory_max_size", "mstune_mode"])
+def test_keys_without_effect_in_the_newer_adapter_are_known(key):
+    assert adapter.is_ignored(key, is_newer=True)
+    assert not adapter.is_ignored(key, is_newer=False)
+
+
+def test_a_mode_that_is_for_inference_is_noted_where_it_trains():
+    words = "--precision_mode force_fp16 in inference alone"
+    training = Config().replace(precision_mode="force_fp16")
+    assert any(words in note for note in npu_flags.notes(training))
+    assert not any(words in note for note in npu_flags.notes(training.replace(command="evaluate")))
 
 
 def test_the_split_of_gradients_fits_the_graph():
