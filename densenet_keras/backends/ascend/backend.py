@@ -14,7 +14,15 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional
 
 import tensorflow as tf
 
-from densenet_keras.backends.ascend import adapter, broken_steps, chips, graph_check, loop_plan, work_folder
+from densenet_keras.backends.ascend import (
+    adapter,
+    broken_steps,
+    chips,
+    graph_check,
+    loop_plan,
+    option_keys,
+    work_folder,
+)
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.backends.ascend import session as npu_session
@@ -115,12 +123,12 @@ class AscendBackend(Backend):
         options = npu_options.session_options(self.config, self.topology.rank, self._loop.length, os.environ)
         npu_options.make_folders(options)
         for key in options:
-            if key == adapter.PRECISION_MODE_V2 and not self._adapter.is_newer:
+            if key == option_keys.PRECISION_MODE_V2 and not self._adapter.is_newer:
                 raise UsageError(
                     f"--npu_option {key}: the installed adapter does not read it and takes a mode of its "
-                    f"own; give --{adapter.PLAIN_FLAGS[0]}"
+                    f"own; give --{option_keys.PLAIN_FLAGS[0]}"
                 )
-            if adapter.is_ignored(key, self._adapter.is_newer):
+            if option_keys.is_ignored(key, self._adapter.is_newer):
                 generation = "newer" if self._adapter.is_newer else "older"
                 logger.warning("the installed adapter is %s than option %s and ignores it", generation, key)
         return npu_session.config_proto(options)
@@ -198,7 +206,7 @@ class AscendBackend(Backend):
             else:
                 manager = self._adapter.dynamic_loss_scale(**_DYNAMIC_LOSS_SCALE)
             limit = self.config.ascend.max_skipped_steps
-            self._overflow = OverflowCounter(limit, adapter.keep_float32(self._adapter.is_newer))
+            self._overflow = OverflowCounter(limit, option_keys.keep_float32(self._adapter.is_newer))
         self._optional_variables = [v for v in tf.compat.v1.global_variables() if v not in before]
         self._loss_scale = manager.get_loss_scale()
         if not self._chip.saturates:

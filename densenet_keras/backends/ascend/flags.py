@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import List, NamedTuple, Optional
 
-from densenet_keras.backends.ascend import adapter, chips, work_folder
+from densenet_keras.backends.ascend import chips, option_keys, work_folder
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
@@ -97,7 +97,7 @@ def notes(config: Config) -> List[str]:
     """What a user of these flags should know, a sentence each."""
     flags, chip = config.ascend, chips.of(config)
     texts = []
-    if config.trains and flags.loss_scale == "none" and flags.precision_mode == adapter.MIXED_PRECISION:
+    if config.trains and flags.loss_scale == "none" and flags.precision_mode == option_keys.MIXED_PRECISION:
         happens = (
             f"saturates on the {chip.name}, no NaN appears, and --loss_scale none does not look for it"
             if chip.saturates

@@ -13,7 +13,7 @@ import re
 from collections import OrderedDict
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
-from densenet_keras.backends.ascend import adapter, chips, work_folder
+from densenet_keras.backends.ascend import chips, option_keys, work_folder
 from densenet_keras.errors import UsageError
 from densenet_keras.settings.config import Config
 
@@ -45,10 +45,10 @@ def session_options(
     options["mix_compile_mode"] = ("b", False)
     options["iterations_per_loop"] = ("i", iterations_per_loop)
     options["graph_run_mode"] = ("i", 1 if config.trains else 0)
-    for key in adapter.PLAIN_FLAGS:
+    for key in option_keys.PLAIN_FLAGS:
         value = getattr(flags, key)
         options[key] = ("b", value) if isinstance(value, bool) else ("s", value)
-    for key in adapter.PLAIN_FLAGS_IF_GIVEN:
+    for key in option_keys.PLAIN_FLAGS_IF_GIVEN:
         if getattr(flags, key):
             options[key] = ("s", getattr(flags, key))
     # Off by default in the older adapter. Ranks of a server share the cache, and so do later runs.
@@ -140,7 +140,7 @@ def _add_further(options: Options, config: Config) -> None:
             raise UsageError(f"--npu_option {key} is given twice; remove one")
         seen.add(key)
         _check_key(key)
-        options[key] = (adapter.OPTIONS[key].field, _value(key, text))
+        options[key] = (option_keys.OPTIONS[key].field, _value(key, text))
     if options.get("op_compiler_cache_mode") == ("s", "disable") and "op_compiler_cache_dir" in options:
         raise UsageError("--npu_option op_compiler_cache_mode=disable contradicts --op_compiler_cache_dir")
     for key in ("dump_data", "dump_layer"):
@@ -148,17 +148,17 @@ def _add_further(options: Options, config: Config) -> None:
             raise UsageError(f"--npu_option {key} says what --dump writes; give --dump DIR as well")
     if "dump_debug_mode" in seen and not config.ascend.overflow_debug:
         raise UsageError("--npu_option dump_debug_mode says what --overflow_debug writes; give it as well")
-    if adapter.PRECISION_MODE_V2 in seen:
-        if options[adapter.PLAIN_FLAGS[0]] != ("s", adapter.MIXED_PRECISION):
+    if option_keys.PRECISION_MODE_V2 in seen:
+        if options[option_keys.PLAIN_FLAGS[0]] != ("s", option_keys.MIXED_PRECISION):
             raise UsageError(
-                f"--npu_option {adapter.PRECISION_MODE_V2} takes the place of "
-                f"--{adapter.PLAIN_FLAGS[0]}; give one of them"
+                f"--npu_option {option_keys.PRECISION_MODE_V2} takes the place of "
+                f"--{option_keys.PLAIN_FLAGS[0]}; give one of them"
             )
-        del options[adapter.PLAIN_FLAGS[0]]
-    for key, needed in adapter.NEEDED_WITH.items():
+        del options[option_keys.PLAIN_FLAGS[0]]
+    for key, needed in option_keys.NEEDED_WITH.items():
         if key in seen and needed not in seen:
             raise UsageError(f"--npu_option {key} has no meaning without {needed}; give both or neither")
-    for key, other in adapter.EXCLUDED_BY.items():
+    for key, other in option_keys.EXCLUDED_BY.items():
         if key in seen and other in seen:
             raise UsageError(f"--npu_option {key} and {other} exclude each other; give one of them")
 
@@ -167,34 +167,34 @@ def _check_mixlist(options: Options) -> None:
     """--modify_mixlist goes with mixed precision only, in either form; otherwise the adapter refuses it."""
     if "modify_mixlist" not in options:
         return
-    older, newer = adapter.PLAIN_FLAGS[0], adapter.PRECISION_MODE_V2
-    if older in options and options[older] != ("s", adapter.MIXED_PRECISION):
+    older, newer = option_keys.PLAIN_FLAGS[0], option_keys.PRECISION_MODE_V2
+    if older in options and options[older] != ("s", option_keys.MIXED_PRECISION):
         raise UsageError(
             f"--modify_mixlist changes the lists of mixed precision, got --{older} {options[older][1]}; "
-            f"it needs {adapter.MIXED_PRECISION}"
+            f"it needs {option_keys.MIXED_PRECISION}"
         )
-    if newer in options and options[newer][1] not in adapter.MIXED_PRECISION_V2:
+    if newer in options and options[newer][1] not in option_keys.MIXED_PRECISION_V2:
         raise UsageError(
             f"--modify_mixlist changes the lists of mixed precision, got --npu_option {newer}="
-            f"{options[newer][1]}; it needs {' or '.join(adapter.MIXED_PRECISION_V2)}"
+            f"{options[newer][1]}; it needs {' or '.join(option_keys.MIXED_PRECISION_V2)}"
         )
 
 
 def _check_key(key: str) -> None:
-    if key in adapter.OWNED:
-        raise UsageError(f"--npu_option {key}: the flag {adapter.OWNED[key]} decides it; use that")
-    if key in adapter.REFUSED:
-        raise UsageError(f"--npu_option {key} cannot be set: {adapter.REFUSED[key]}")
-    if key not in adapter.OPTIONS:
-        known = [*adapter.OPTIONS, *adapter.OWNED]
+    if key in option_keys.OWNED:
+        raise UsageError(f"--npu_option {key}: the flag {option_keys.OWNED[key]} decides it; use that")
+    if key in option_keys.REFUSED:
+        raise UsageError(f"--npu_option {key} cannot be set: {option_keys.REFUSED[key]}")
+    if key not in option_keys.OPTIONS:
+        known = [*option_keys.OPTIONS, *option_keys.OWNED]
         close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-        close = [adapter.OWNED.get(name, name) for name in close]
+        close = [option_keys.OWNED.get(name, name) for name in close]
         hint = f"; do you mean {' or '.join(close)}?" if close else ""
         raise UsageError(f"--npu_option {key} is not an option that the adapter reads{hint}")
 
 
 def _value(key: str, text: str) -> Value:
-    option = adapter.OPTIONS[key]
+    option = option_keys.OPTIONS[key]
     if option.choices and text not in option.choices:
         raise UsageError(f"--npu_option {key}={text}: one of {', '.join(option.choices)}")
     if option.field == "b":
@@ -221,11 +221,11 @@ def _bytes(flag: str, text: Any) -> int:
 
 def _check_chip(options: Options, chip: chips.Chip) -> None:
     """Values that only another kind of NPU takes."""
-    precision = str(options.get(adapter.PRECISION_MODE_V2, ("s", ""))[1])
-    if precision in adapter.NEEDS_BFLOAT16 and not chip.has_bfloat16:
+    precision = str(options.get(option_keys.PRECISION_MODE_V2, ("s", ""))[1])
+    if precision in option_keys.NEEDS_BFLOAT16 and not chip.has_bfloat16:
         raise UsageError(
-            f"--npu_option {adapter.PRECISION_MODE_V2}={precision}: the {chip.name} has no such type; take "
-            "mixed_float16, or say which NPU it is with --npu"
+            f"--npu_option {option_keys.PRECISION_MODE_V2}={precision}: the {chip.name} has no such type; "
+            "take mixed_float16, or say which NPU it is with --npu"
         )
     if not chip.saturates and options.get("dump_debug_mode", ("s", "all"))[1] != "all":
         raise UsageError(f"--npu_option dump_debug_mode: the {chip.name} takes all only; leave it out")
@@ -251,14 +251,14 @@ def _check_memory(options: Options, limit: int) -> None:
 
 
 def _folders(options: Options) -> List[Tuple[str, str]]:
-    folders = [(key, str(options[key][1])) for key in adapter.FOLDERS if key in options]
+    folders = [(key, str(options[key][1])) for key in option_keys.FOLDERS if key in options]
     if "profiling_options" in options:
         folders.append(("profiling", json.loads(str(options["profiling_options"][1]))["output"]))
     return folders
 
 
 def _check_paths(options: Options) -> None:
-    for key in adapter.FILES:
+    for key in option_keys.FILES:
         if key in options and not os.path.isfile(str(options[key][1])):
             raise UsageError(f"{key}: file {options[key][1]} does not exist")
     for key, folder in _folders(options):

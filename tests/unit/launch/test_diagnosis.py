@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from densenet_keras.backends.ascend import adapter
+from densenet_keras.backends.ascend import option_keys
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.launch import diagnosis
 from densenet_keras.launch.diagnosis import diagnose, first_error
@@ -174,7 +174,9 @@ def test_flags_in_advice_exist():
 
 def test_options_in_advice_are_taken():
     for failure in diagnosis.failures():
-        refused = [key for key in adapter.REFUSED if "_" in key and re.search(rf"\b{key}\b", failure.advice)]
+        refused = [
+            key for key in option_keys.REFUSED if "_" in key and re.search(rf"\b{key}\b", failure.advice)
+        ]
         assert refused == [], failure.name
     ((size, more),) = re.findall(
         r"--graph_memory_max_size (\S+) --npu_option (\S+)\. ",

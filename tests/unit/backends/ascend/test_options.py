@@ -7,7 +7,7 @@ import os
 import pytest
 
 from densenet_keras import schedule
-from densenet_keras.backends.ascend import adapter, backend, loop_plan, stand_ins
+from densenet_keras.backends.ascend import backend, loop_plan, option_keys, stand_ins
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.errors import UsageError
@@ -53,8 +53,8 @@ def test_python_types_fit_the_fields(tmp_path):
     kinds = {"b": bool, "i": int, "s": str}
     for key, (field, value) in given.items():
         assert type(value) is kinds[field], key
-        if key in adapter.OPTIONS:
-            assert adapter.OPTIONS[key].field == field
+        if key in option_keys.OPTIONS:
+            assert option_keys.OPTIONS[key].field == field
 
 
 def test_the_compilers_files_go_where_the_user_says(tmp_path):
@@ -177,8 +177,8 @@ def test_mixed_precision_lists_go_with_either_form_of_the_option(tmp_path):
 
 
 def test_lists_are_advised_only_where_the_adapter_reads_them():
-    assert "--modify_mixlist" in adapter.keep_float32(is_newer=True)
-    older = adapter.keep_float32(is_newer=False)
+    assert "--modify_mixlist" in option_keys.keep_float32(is_newer=True)
+    older = option_keys.keep_float32(is_newer=False)
     assert older.startswith("train with --precision_mode allow_fp32_to_fp16")
 
 
@@ -196,14 +196,14 @@ def test_lists_are_advised_only_where_the_adapter_reads_them():
 def test_keys_that_only_the_newer_adapter_reads_are_handed_over(setting, field, value):
     key = setting.partition("=")[0]
     assert options(npu_option=(setting,))[key] == (field, value)
-    assert adapter.is_ignored(key, is_newer=False)
-    assert not adapter.is_ignored(key, is_newer=True)
+    assert option_keys.is_ignored(key, is_newer=False)
+    assert not option_keys.is_ignored(key, is_newer=True)
 
 
 @pytest.mark.parametrize("key", ["graph_memory_max_size", "variable_memory_max_size", "mstune_mode"])
 def test_keys_without_effect_in_the_newer_adapter_are_known(key):
-    assert adapter.is_ignored(key, is_newer=True)
-    assert not adapter.is_ignored(key, is_newer=False)
+    assert option_keys.is_ignored(key, is_newer=True)
+    assert not option_keys.is_ignored(key, is_newer=False)
 
 
 def test_a_mode_that_is_for_inference_is_noted_where_it_trains():
@@ -224,7 +224,7 @@ def test_the_split_of_gradients_fits_the_graph():
 
 
 def test_no_key_is_both_open_and_decided():
-    assert not set(adapter.OPTIONS) & (set(adapter.OWNED) | set(adapter.REFUSED))
+    assert not set(option_keys.OPTIONS) & (set(option_keys.OWNED) | set(option_keys.REFUSED))
 
 
 @pytest.mark.parametrize(
