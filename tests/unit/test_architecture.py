@@ -46,7 +46,7 @@ NO_TENSORFLOW = [
     "launch.diagnosis", "launch.folder_lock",
     "launch.hangs", "launch.restarts", "launch.peers", "launch.views", "launch.outlet", "launch.processes",
     "launch.rank_states",
-    "backends", "backends.ascend.adapter",
+    "backends", "backends.ascend.adapter", "backends.ascend.option_keys",
     "backends.ascend.options", "backends.ascend.flags", "backends.ascend.machine",
     "backends.ascend.rank_table", "backends.ascend.rank_table_rules", "backends.ascend.job_table",
     "backends.ascend.rank_environment", "backends.ascend.host", "backends.ascend.table_command",
