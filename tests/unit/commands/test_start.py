@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from typing import List
 import numpy
 import pytest
 
+from densenet_keras.commands import tensorflow_import
 from densenet_keras.errors import EXIT_USAGE
 from tests.support import commands, pictures
 from tests.support.signals import let_ctrl_c_through
@@ -127,3 +129,25 @@ def test_output_that_nobody_takes_is_exit_code_1_or_that_of_sigpipe(arguments: L
         assert found[1][0] == 1
         assert found[1][1].startswith("error: the output cannot be written: No space left on device; ")
         assert found[1][1].count("\n") == 1
+
+
+def test_ctrl_c_that_a_library_drops_while_it_is_loaded_is_not_lost() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    reached = []
+
+    def load() -> None:
+        with tensorflow_import.ctrl_c_remembered():
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                reached.append("behind the signal")
+            reached.append("behind the library")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with tensorflow_import.ctrl_c_remembered():
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert reached == ["behind the library"]
