@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -69,7 +70,9 @@ def run(settings: Settings) -> int:
         raise UsageError("--restore is missing: the run folder or checkpoint of the network that answers")
     config = _config(settings)
     paths = pictures.find(settings.pictures, sys.stdin)
-    with tempfile.TemporaryDirectory(prefix="densenet_keras_predict_") as folder:
+    code = EXIT_DONE
+    folder = tempfile.mkdtemp(prefix="densenet_keras_predict_")
+    try:
         files.write_json(
             os.path.join(folder, REQUEST),
             {"paths": paths, "restore": os.path.abspath(settings.restore), "top_k": settings.top_k},
@@ -79,6 +82,9 @@ def run(settings: Settings) -> int:
         if code != EXIT_DONE:
             return code
         found = _gathered(folder, len(paths), config.device.rank_size)
+    finally:
+        if code != EXIT_FAILED:  # else the logs stay that the launcher has named
+            shutil.rmtree(folder, ignore_errors=True)
     _write(found, settings)
     return EXIT_FAILED if any(answer.error for answer in found) else EXIT_DONE
 

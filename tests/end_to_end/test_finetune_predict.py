@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -64,6 +65,20 @@ def test_damaged_pictures_are_named_and_the_others_answered(trained, pictures, t
     answers = predict("--restore", trained[1], tmp_path / "bad.jpg", pictures[0] / "000.jpg", code=1)
     assert "not a picture" in answers[0]["error"]
     assert len(answers[1]["top"]) == 5
+
+
+def test_the_log_that_a_failure_names_is_there_to_be_read(trained, pictures, tmp_path):
+    shutil.copytree(str(trained[1]), str(tmp_path / "run"))
+    with open(str(tmp_path / "run" / "model.ckpt-6.data-00000-of-00001"), "r+b") as file:
+        file.write(b"damage")
+    (tmp_path / "tmp").mkdir()
+    output = commands.run(
+        "-m", "densenet_keras", "predict", "--restore", tmp_path / "run", pictures[0] / "000.jpg", code=1,
+        TMPDIR=str(tmp_path / "tmp"),
+    )  # fmt: skip
+    (line,) = [line for line in output.splitlines() if line.startswith("its log: ")]
+    with open(line.partition(": ")[2]) as file:
+        assert "is damaged" in file.read()
 
 
 def test_several_classifiers_answer_in_python_as_the_command_does(trained, pictures):
