@@ -19,7 +19,7 @@ def find(named: Iterable[str], stdin: Iterable[str] = ()) -> List[str]:
         named: files, folders, and "-" for the lines of `stdin`.
 
     Raises:
-        UsageError: a path does not exist, or there is no picture at all.
+        UsageError: a path does not exist, a folder cannot be read, or there is no picture at all.
     """
     found: List[str] = []
     for path in named:
@@ -40,8 +40,19 @@ def find(named: Iterable[str], stdin: Iterable[str] = ()) -> List[str]:
 
 
 def _in_folder(folder: str) -> Iterator[str]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    """Links are followed, as `prepare` does, but not in a circle."""
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        here = os.path.join(os.path.realpath(place), "")
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and not here.startswith(os.path.join(os.path.realpath(os.path.join(place, name)), ""))
+        )
         for name in sorted(names):
             if not name.startswith(".") and name.lower().endswith(ENDINGS):
                 yield os.path.join(place, name)
+
+
+def _refuse(error: OSError) -> None:
+    raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from error
