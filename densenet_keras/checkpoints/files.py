@@ -155,6 +155,11 @@ def _named(path: str) -> Checkpoint:
     missing = missing_files(prefix)
     if missing:
         hint = "give a prefix such as model.ckpt-100, one of its files, or a folder"
+        if os.path.isfile(prefix) and len(missing) > 1:
+            raise UsageError(
+                f"{prefix} is a file of its own, not a checkpoint of TensorFlow's V2 format; if it holds "
+                "weights of another program, python -m densenet_keras import makes a run folder of it"
+            )
         if os.path.exists(prefix) or len(missing) == 1:
             hint = "the checkpoint is incomplete, or not of TensorFlow's V2 format; give another"
         raise UsageError(f"checkpoint {prefix}: file {missing[0]} does not exist; {hint}")

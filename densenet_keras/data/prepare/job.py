@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -76,10 +77,15 @@ def _run(job: Job, say: Say, progress: Optional[Progress]) -> Outcome:
             shards.write_missing(plan, maker, listing, place, threads, progress)
             return publish(plan, listing, options, place)
     except OSError as error:
+        room = _size(max(0, plan.estimated_bytes - _whole_bytes(place)))
+        remedy = (
+            f"make room there (about {room} more) and give the same command again: it goes on behind the "
+            "last whole shard"
+        )
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            remedy = "choose a folder that you may write to"
         raise RunError(
-            f"--data_dir {options.data_dir} cannot be written: {error.strerror or error}; make room there "
-            f"(about {_size(max(0, plan.estimated_bytes - _whole_bytes(place)))} more) and give the same "
-            "command again: it goes on behind the last whole shard"
+            f"--data_dir {options.data_dir} cannot be written: {error.strerror or error}; {remedy}"
         ) from error
 
 

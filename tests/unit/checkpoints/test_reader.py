@@ -159,3 +159,9 @@ def test_an_object_based_checkpoint_is_called_so(tmp_path):
             saver.restore(session, path)
         with pytest.raises(UsageError, match="object-based"):
             saver.restore_body(session, path, ["v"], [])
+
+
+def test_a_file_of_another_program_is_told_the_way_in(tmp_path):
+    (tmp_path / "model.h5").write_bytes(b"weights")
+    with pytest.raises(UsageError, match="model.h5 is a file of its own, .*densenet_keras import"):
+        checkpoint_files.resolve(str(tmp_path / "model.h5"))

@@ -1,5 +1,6 @@
 """`python -m densenet_keras prepare` as a user meets it: output, exit codes, a real kill, a full disk."""
 
+import errno
 import os
 import resource
 import signal
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from densenet_keras.commands import main
+from densenet_keras.data.prepare import workspace
 from tests.support import pictures
 from tests.support.commands import environment
 from tests.support.paths import ROOT
@@ -92,6 +94,19 @@ def test_a_disk_that_takes_no_more_is_an_error_without_a_traceback(tmp_path):
     assert error.startswith("error: --data_dir")
     assert "File too large" in error
     assert "make room" in error
+
+
+def test_a_place_that_is_read_only_is_not_said_to_be_full(tmp_path, monkeypatch, capsys):
+    pictures.class_folders(tmp_path / "p")
+
+    def refuse(self):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(workspace.Workspace, "locked", refuse)
+    assert main.run_command(["prepare", str(tmp_path / "p"), "--data_dir", str(tmp_path / "data")]) == 1
+    error = capsys.readouterr().err
+    assert "cannot be written: Read-only file system; choose a folder that you may write to" in error
+    assert "make room" not in error
 
 
 def test_too_many_pictures_left_out_is_exit_code_1(tmp_path):
