@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import os
 import sys
@@ -241,6 +242,22 @@ def _check_data(config: Config, environ: Mapping[str, str]) -> None:
             print(
                 f"note: a step takes {_global_batch(config)} images (--batch_size times ranks), and there "
                 f"are {len(split)}: each step trains some of them more than once, and is an epoch",
+                file=sys.stderr,
+            )
+    if config.trains and run_folder.continued_run(config) is None and _speaks(config, environ):
+        _mention_classes_without_pictures(config)
+
+
+def _mention_classes_without_pictures(config: Config) -> None:
+    """The default of --num_classes is the network's own, whatever the data are."""
+    path = os.path.join(config.data.data_dir, classes.LABELS_FILE)
+    number = config.model.num_classes or 0
+    with contextlib.suppress(UsageError):  # a file that cannot be used names nothing, and says so elsewhere
+        named = classes.find(config.data.data_dir, config.data.label_offset).count
+        if named < number:
+            print(
+                f"note: {path} names {named} classes, and the network gets {number}; unless more are to "
+                f"come, give --num_classes {named}",
                 file=sys.stderr,
             )
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -297,6 +298,21 @@ def test_a_frozen_part_does_not_start_to_learn_within_a_run(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     check(FINETUNE, *argv, "block2", "--log_dir", run)
     assert "freeze block1 -> block2" in capsys.readouterr().err
+
+
+def test_classes_of_the_network_that_the_data_do_not_have_are_mentioned(data_dir, capsys):
+    argv = ["--data_dir", data_dir, "--batch_size", "2"]
+    check(TRAIN, *argv)
+    assert capsys.readouterr().err == "", "nothing names the classes"
+    with open(os.path.join(data_dir, "labels.txt"), "w") as file:
+        file.write("".join(f"{label}:name {label}\n" for label in range(1, 7)))
+    check(TRAIN, *argv)
+    said = capsys.readouterr().err
+    assert "labels.txt names 6 classes, and the network gets 10; " in said
+    assert "give --num_classes 6" in said
+    check(TRAIN, *argv, "--num_classes", "6")
+    check(EVALUATE, *argv, "--eval_dir", touch_checkpoint(Path(data_dir)))
+    assert capsys.readouterr().err == ""
 
 
 # Flags of the NPU
