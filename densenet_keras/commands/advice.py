@@ -79,7 +79,7 @@ def _rate(config: Config, plan: RunPlan) -> List[str]:
 
 def _cores(config: Config) -> List[str]:
     ranks, cores = backends.host(config).local_ranks(config), available_cores()
-    if ranks <= cores:
+    if ranks <= cores or config.device.dry_run:  # which may plan for another machine
         return []
     return [
         f"{ranks} ranks share {counted(cores, 'core')} of this machine and slow each other down; "

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any, Callable, List, Mapping, Sized, Tuple
 
 from densenet_keras import backends, schedule
+from densenet_keras.commands import advice
 from densenet_keras.data import records
 from densenet_keras.errors import EXIT_DONE, EXIT_USAGE, RunError, UsageError
 from densenet_keras.settings.config import Config
@@ -37,7 +38,7 @@ def run(config: Config, environ: Mapping[str, str]) -> int:
         ("environment of the ranks", lambda: _environments(config, environ)),
         ("steps", lambda: _steps(config)),
         ("graph and device memory", lambda: _graph(config)),
-        ("notes", lambda: host.notes(config)),
+        ("notes", lambda: [*host.notes(config), *(advice.notes(config, plan(), 0) if config.trains else [])]),
     ]
     code = EXIT_DONE
     for title, make in sections:

@@ -339,4 +339,5 @@ def test_a_dry_run_of_the_cpu_says_the_plan_and_starts_nothing(tmp_path):
     )
     assert "7 steps in all" in output
     assert "none that the device lacks" in output
+    assert "--lr 0.1 does not fit a global batch of 8 images" in output.partition("== notes")[2]
     assert not (tmp_path / "run").exists()
