@@ -26,9 +26,13 @@ from densenet_keras.network.normalisation import (
     GradientSums,
     Moments,
     NormalisedRelu,
+    NormWeights,
     Pixels,
     gradient_sums,
     masked,
+    norm_weights,
+    products_by_input,
+    split,
     without_mean,
 )
 from densenet_keras.network.recompute import held
@@ -58,20 +62,24 @@ class _DenseLayer:
         moments: of the new feature maps.
     """
 
-    def __init__(self, layer: Any, weights: LayerWeights, pixels: Pixels) -> None:
-        self._layer, self._weights, self._pixels = layer, weights, pixels
+    def __init__(
+        self, layer: Any, weights: LayerWeights, norms: Sequence[NormWeights], pixels: Pixels
+    ) -> None:
+        self._layer, self._weights, self._norms, self._pixels = layer, weights, norms, pixels
 
     def forward(self, x: tf.Tensor, moments: Moments) -> None:
         """Computes the attributes from the concatenated `x`."""
         weights, epsilon = self._weights, self._layer.bn_epsilon
-        self.norm1 = NormalisedRelu(weights.gamma1, weights.beta1, moments, epsilon)
+        weights1, weights2 = self._norms
+        self.norm1 = NormalisedRelu(weights1, moments, epsilon)
+        self._kernel1 = self.norm1.times_size(weights.kernel1)
         relu1 = self.norm1(x)
-        bottleneck = _convolve(relu1, weights.kernel1)
-        bottleneck, moments2 = self._pixels.centred(bottleneck)
-        self.norm2 = NormalisedRelu(weights.gamma2, weights.beta2, moments2, epsilon, centred=True)
+        bottleneck, moments2 = self._pixels.centred(_convolve(relu1, self._kernel1))
+        self.norm2 = NormalisedRelu(weights2, moments2, epsilon, centred=True)
+        self._kernel2 = self.norm2.times_size(weights.kernel2)
         relu2 = self.norm2(bottleneck)
         self._kept = x, relu1, bottleneck, relu2
-        self._result = self.features = convolve(relu2, weights.kernel2)
+        self._result = self.features = convolve(relu2, self._kernel2)
         if self._layer.dropout is not None:
             self.features = self._layer.dropout(self._result, training=True)
         self.moments = self._pixels.moments(self.features)
@@ -82,8 +90,7 @@ class _DenseLayer:
         if keep_bottleneck:
             bottleneck = held(self._kept[2], after)
         else:
-            convolved = _convolve(relu1, self._weights.kernel1)
-            bottleneck = without_mean(convolved, self.norm2.moments.mean)
+            bottleneck = without_mean(_convolve(relu1, self._kernel1), self.norm2.moments.mean)
         self._kept = x, relu1, bottleneck, self.norm2(bottleneck)
 
     def through_dropout(self, upstream: tf.Tensor) -> tf.Tensor:
@@ -96,13 +103,16 @@ class _DenseLayer:
         """With respect to x, moments held, and to the weights; and the sums for x's moments."""
         weights, pixels = self._weights, self._pixels
         x, relu1, bottleneck, relu2 = self._kept
-        kernel2 = kernel_gradient(relu2, weights.kernel2, upstream)
+        of_kernel2 = kernel_gradient(relu2, self._kernel2, upstream)
         scaled = masked(input_gradient(relu2, self.norm2.times_scale(weights.kernel2), upstream), relu2)
-        gamma2, beta2, sums = self.norm2.gradients(scaled, bottleneck, pixels)
+        products = products_by_input(self._kernel2, of_kernel2)
+        gamma2, beta2, sums = self.norm2.gradients(scaled, bottleneck, pixels, products)
         upstream = scaled + pixels.through_moments(bottleneck, self.norm2.mean, sums)
-        kernel1 = kernel_gradient(relu1, weights.kernel1, upstream)
+        of_kernel1 = kernel_gradient(relu1, self._kernel1, upstream)
         scaled = masked(input_gradient(relu1, self.norm1.times_scale(weights.kernel1), upstream), relu1)
-        gamma1, beta1, sums = self.norm1.gradients(scaled, x, pixels)
+        products = products_by_input(self._kernel1, of_kernel1)
+        gamma1, beta1, sums = self.norm1.gradients(scaled, x, pixels, products)
+        kernel1, kernel2 = self.norm1.times_size(of_kernel1), self.norm2.times_size(of_kernel2)
         return scaled, sums, [gamma1, beta1, kernel1, gamma2, beta2, kernel2]
 
 
@@ -119,13 +129,15 @@ class _Block:
 
     def forward(self, inputs: tf.Tensor, *weights: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The result, its mean and its variance."""
-        size = len(LayerWeights._fields)
         self._inputs, self._moments = inputs, self._pixels.moments(inputs)
         x, moments = inputs, [self._moments]
+        size = len(LayerWeights._fields)
+        own = [LayerWeights(*weights[begin : begin + size]) for begin in range(0, len(weights), size)]
+        # All at once, for the fewer operations.
+        norms = norm_weights([pair for each in own for pair in (each[0:2], each[3:5])])
         for index, layer in enumerate(self._block.dense_layers):
-            own = LayerWeights(*weights[index * size : (index + 1) * size])
             with tf.name_scope(layer.name):
-                computed = _DenseLayer(layer, own, self._pixels)
+                computed = _DenseLayer(layer, own[index], norms[2 * index : 2 * index + 2], self._pixels)
                 computed.forward(x, _joined(moments))
                 moments.append(computed.moments)
                 x = tf.concat([x, computed.features], axis=integer(3))
@@ -141,7 +153,7 @@ class _Block:
             new_channels = int(layer.features.shape[-1])
             sizes = [int(upstream.shape[-1]) - new_channels, new_channels]
             upstream, new = _split_channels(upstream, sizes)
-            (plain, new_plain), (weighted, new_weighted) = (_split(each, sizes) for each in sums)
+            (plain, new_plain), (weighted, new_weighted) = (split(each, sizes) for each in sums)
             own = GradientSums(new_plain, new_weighted)
             new += self._pixels.through_moments(layer.features, layer.moments.mean, own)
             new = layer.through_dropout(new)
@@ -190,22 +202,25 @@ def transition(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
 
     def forward(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
         gamma, beta, kernel = weights
-        norm = NormalisedRelu(gamma, beta, Moments(mean, variance), layer.bn_epsilon)
+        norm = NormalisedRelu(norm_weights([(gamma, beta)])[0], Moments(mean, variance), layer.bn_epsilon)
         relu = norm(x)
         pooled = tf.raw_ops.AvgPool(value=relu, **_PAIR)
-        kept.update(norm=norm, relu=relu, pooled=pooled, kernel=kernel)
-        return _convolve(pooled, kernel)
+        sized = norm.times_size(kernel)
+        kept.update(norm=norm, relu=relu, pooled=pooled, kernel=kernel, sized=sized)
+        return _convolve(pooled, sized)
 
     def gradients(upstream: tf.Tensor) -> List[tf.Tensor]:
-        norm, relu, pooled, kernel = (kept[name] for name in ("norm", "relu", "pooled", "kernel"))
+        norm, relu, pooled, kernel, sized = (
+            kept[name] for name in ("norm", "relu", "pooled", "kernel", "sized")
+        )
         if layer.recompute:
             relu = norm(held(inputs, upstream))
-        of_kernel = kernel_gradient(pooled, kernel, upstream)
+        of_sized = kernel_gradient(pooled, sized, upstream)
         of_pooled = input_gradient(pooled, norm.times_scale(kernel), upstream)
         size = tf.shape(inputs)
         scaled = masked(tf.raw_ops.AvgPoolGrad(orig_input_shape=size, grad=of_pooled, **_PAIR), relu)
-        gamma, beta, sums = norm.gradients(scaled, inputs, pixels)
-        return [scaled, *sums.of_moments(), gamma, beta, of_kernel]
+        gamma, beta, sums = norm.gradients(scaled, inputs, pixels, products_by_input(sized, of_sized))
+        return [scaled, *sums.of_moments(), gamma, beta, norm.times_size(of_sized)]
 
     weights = [layer.bn.gamma, layer.bn.beta, layer.reduction.kernel]
     result = _with_gradients(forward, gradients, [inputs, *moments, *weights])
@@ -226,7 +241,7 @@ def _update_averages(
     kept = tf.concat([average.value() for average in averages], axis=integer(0))
     changes = (kept - latest) * number(1.0 - norms[0].momentum)
     sizes = [average.shape.num_elements() for average in averages]
-    for norm, average, change in zip([*norms, *norms], averages, _split(changes, sizes)):
+    for norm, average, change in zip([*norms, *norms], averages, split(changes, sizes)):
         update = average.assign_sub(change, read_value=False)
         # What Keras' add_update does, which would walk through the block once more for each: in half of the
         # time that building a block takes, it learns that the block's inputs lead to the update.
@@ -252,11 +267,6 @@ def _joined(moments: Sequence[Moments]) -> Moments:
     if len(moments) == 1:
         return moments[0]
     return Moments(*(tf.concat(parts, axis=integer(0)) for parts in zip(*moments)))
-
-
-def _split(x: tf.Tensor, sizes: Sequence[int]) -> List[tf.Tensor]:
-    parts: List[tf.Tensor] = tf.split(x, integers(sizes), axis=integer(0), num=len(sizes))
-    return parts
 
 
 def _split_channels(x: tf.Tensor, sizes: Sequence[int]) -> List[tf.Tensor]:
