@@ -1,8 +1,9 @@
 """The inference form of a network with batch normalisation folded away, on the network's own variables.
 
 Behind a convolution, normalisation with fixed statistics is a factor for each output channel of the kernel
-and a bias. Before one it is a multiply and an add: the ReLU between them keeps it from going further. A
-transition averages pixels before its convolution, as `rearranged` does in training.
+and a bias. Before one it is a multiply and an add: the ReLU between them lets only a factor above zero pass,
+as `normalisation` has it. A transition averages pixels before its convolution, as `rearranged` does in
+training.
 
 The products are nodes on the variables, so one graph serves any number of checkpoints. Once the variables
 are constants, so are the products, and a program that writes a graph to a file can compute them first.
@@ -10,12 +11,13 @@ are constants, so are the products, and a program that writes a graph to a file 
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import List, Sequence, Tuple, Union
 
 import tensorflow as tf
 
 from densenet_keras.network import convolutions
 from densenet_keras.network.layers import DenseBlock, DenseLayer, TransitionLayer
+from densenet_keras.network.normalisation import Moments, NormalisedRelu, norm_weights
 
 _Conv2D = tf.keras.layers.Conv2D
 _BatchNorm = tf.keras.layers.BatchNormalization
@@ -41,14 +43,14 @@ def folded_logits(model: tf.keras.Model, images: tf.Tensor, for_this_cpu: bool =
             layer = layers.pop(0)
             with tf.name_scope(layer.name):
                 if isinstance(layer, _Conv2D) and layers and isinstance(layers[0], _BatchNorm):
-                    x = _convolve(layer, layers.pop(0), x)
+                    x = _convolve(layer, layer.kernel, layers.pop(0), x)
                 elif isinstance(layer, DenseBlock):
-                    for dense_layer in layer.dense_layers:
+                    relus = _relus([each.bn1 for each in layer.dense_layers], for_this_cpu)
+                    for dense_layer, relu in zip(layer.dense_layers, relus):
                         with tf.name_scope(dense_layer.name):
-                            x = _dense_layer(dense_layer, x, for_this_cpu)
+                            x = _dense_layer(dense_layer, relu, x, for_this_cpu)
                 elif isinstance(layer, TransitionLayer):
-                    # Both are linear: averaged first, the convolution has a quarter of the pixels.
-                    x = layer.reduction.call(layer.pool.call(tf.nn.relu(_normalise(layer.bn, x))))
+                    x = _transition(layer, _relus([layer.bn], for_this_cpu)[0], x)
                 elif isinstance(layer, _BatchNorm):
                     x = _normalise(layer, x)
                 elif for_this_cpu and isinstance(layer, tf.keras.layers.ZeroPadding2D):
@@ -78,17 +80,47 @@ def _normalise(norm: tf.keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Ten
     return tf.nn.bias_add(x * scale, shift)
 
 
+class _PlainRelu:
+    """A normalisation with its ReLU as any device has it, used as a `NormalisedRelu` is."""
+
+    def __init__(self, norm: tf.keras.layers.BatchNormalization) -> None:
+        self._norm = norm
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(_normalise(self._norm, x))
+
+    def times_size(self, kernel: tf.Tensor) -> tf.Tensor:
+        return kernel
+
+
+_Relu = Union[_PlainRelu, NormalisedRelu]
+
+
+def _relus(norms: Sequence[tf.keras.layers.BatchNormalization], for_this_cpu: bool) -> List[_Relu]:
+    if not for_this_cpu:
+        return [_PlainRelu(norm) for norm in norms]
+    weights = norm_weights([(norm.gamma, norm.beta) for norm in norms])
+    moments = [Moments(norm.moving_mean.value(), norm.moving_variance.value()) for norm in norms]
+    return [NormalisedRelu(*parts) for parts in zip(weights, moments, [norm.epsilon for norm in norms])]
+
+
 def _convolve(
-    conv: tf.keras.layers.Conv2D, norm: tf.keras.layers.BatchNormalization, x: tf.Tensor
+    conv: tf.keras.layers.Conv2D, kernel: tf.Tensor, norm: tf.keras.layers.BatchNormalization, x: tf.Tensor
 ) -> tf.Tensor:
-    """Convolution without bias, and normalisation behind it, in one."""
+    """Convolution without bias by `kernel`, and normalisation behind it, in one."""
     scale, shift = scale_and_shift(norm)
-    x = tf.nn.conv2d(x, conv.kernel * scale, strides=conv.strides, padding=conv.padding.upper())
+    x = tf.nn.conv2d(x, kernel * scale, strides=conv.strides, padding=conv.padding.upper())
     return tf.nn.bias_add(x, shift)
 
 
-def _dense_layer(layer: DenseLayer, x: tf.Tensor, for_this_cpu: bool) -> tf.Tensor:
-    new = tf.nn.relu(_normalise(layer.bn1, x))
-    new = tf.nn.relu(_convolve(layer.conv1, layer.bn2, new))
+def _dense_layer(layer: DenseLayer, relu: _Relu, x: tf.Tensor, for_this_cpu: bool) -> tf.Tensor:
+    kernel = relu.times_size(layer.conv1.kernel)
+    new = tf.nn.relu(_convolve(layer.conv1, kernel, layer.bn2, relu(x)))
     new = convolutions.convolve(new, layer.conv2.kernel) if for_this_cpu else layer.conv2.call(new)
     return tf.concat([x, new], axis=-1)
+
+
+def _transition(layer: TransitionLayer, relu: _Relu, x: tf.Tensor) -> tf.Tensor:
+    # Both are linear: averaged first, the convolution has a quarter of the pixels.
+    pooled = layer.pool.call(relu(x))
+    return tf.nn.conv2d(pooled, relu.times_size(layer.reduction.kernel), strides=1, padding="SAME")

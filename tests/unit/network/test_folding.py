@@ -43,6 +43,21 @@ def test_folded_network_has_the_same_logits(name, for_this_cpu):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("for_this_cpu", [False, True])
+@pytest.mark.parametrize("every_third", [-0.7, 0.0, 1e-5])
+def test_gammas_below_zero_and_at_zero_are_folded_as_well(every_third, for_this_cpu):
+    x = tf.constant(pictures())
+    model = build_densenet(ModelConfig(model="densenet_tiny"), x)
+    logits = folded_logits(model, x, for_this_cpu)
+    with tf.compat.v1.Session() as session:
+        assign_arbitrary(session, model)
+        for gamma in (each for each in model.weights if "gamma" in each.name):
+            gamma.load(np.where(np.arange(int(gamma.shape[0])) % 3, 1.5, every_third), session)
+        expected, found = session.run([model.output, logits])
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def operations(output):
     """Types of the operations that `output` needs, as a list."""
     graph = tf.compat.v1.graph_util.extract_sub_graph(output.graph.as_graph_def(), [output.op.name])
@@ -101,6 +116,6 @@ def test_a_network_that_branches_is_refused():
 def test_a_graph_for_any_program_has_no_operations_of_this_cpu_alone():
     x = tf.compat.v1.placeholder(tf.float32, [None, 136, 136, 3])
     model = build_densenet(ModelConfig(model="densenet_tiny", image_size=136), x)
-    special = {"Conv2DBackpropInput", "SpaceToBatchND"}
+    special = {"Conv2DBackpropInput", "SpaceToBatchND", "Switch"}
     assert not special & set(operations(folded_logits(model, x)))
     assert special <= set(operations(folded_logits(model, x, for_this_cpu=True)))
