@@ -274,7 +274,8 @@ def test_a_contradicting_environment_is_named(change, word):
 
 def test_what_the_adapter_would_misread_is_unset():
     """The older one reads an empty table for one rank; the newer refuses an empty CM_WORKER_SIZE."""
-    environ = {"RANK_TABLE_FILE": "", "CM_WORKER_SIZE": "", "POD_NAME": "worker-0", "RANK_SIZE": "1"}
+    empty = dict.fromkeys(("RANK_TABLE_FILE", "CM_WORKER_SIZE", "ASCEND_OPP_PATH"), "")
+    environ = {**empty, "POD_NAME": "worker-0", "RANK_SIZE": "1"}
     npu_session.check_environment(environ, Topology())
     npu_session.drop_misread(environ)
     assert environ == {"RANK_SIZE": "1"}

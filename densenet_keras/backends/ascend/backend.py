@@ -110,8 +110,8 @@ class AscendBackend(Backend):
 
     def describe_device(self) -> str:
         """See `Backend.describe_device`."""
-        precision = self.config.ascend.precision_mode
-        return f"{self._chip.title}, --precision_mode {precision}; {super().describe_device()}"
+        precision = npu_flags.precision(self.config)
+        return f"{self._chip.title}, precision mode {precision}; {super().describe_device()}"
 
     @property
     def optional_variables(self) -> List[tf.Variable]:

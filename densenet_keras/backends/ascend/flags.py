@@ -38,6 +38,12 @@ def validate(config: Config) -> None:
     gradient_split(config)
 
 
+def precision(config: Config) -> str:
+    """The mode of precision that takes effect, in either form of the option."""
+    given = dict(option.partition("=")[::2] for option in config.ascend.npu_option)
+    return given.get(option_keys.PRECISION_MODE_V2, config.ascend.precision_mode)
+
+
 def loss_scale(config: Config) -> LossScale:
     """What --loss_scale asks for.
 
@@ -97,7 +103,8 @@ def notes(config: Config) -> List[str]:
     """What a user of these flags should know, a sentence each."""
     flags, chip = config.ascend, chips.of(config)
     texts = []
-    if config.trains and flags.loss_scale == "none" and flags.precision_mode == option_keys.MIXED_PRECISION:
+    mode = precision(config)
+    if config.trains and flags.loss_scale == "none" and mode in option_keys.MIXED_FLOAT16:
         happens = (
             f"saturates on the {chip.name}, no NaN appears, and --loss_scale none does not look for it"
             if chip.saturates
@@ -107,10 +114,8 @@ def notes(config: Config) -> List[str]:
             f"float16 overflow {happens}; --loss_scale 1 skips and counts steps that overflow without "
             "scaling anything"
         )
-    if flags.precision_mode == "must_keep_origin_dtype" and not chip.has_float32_convolutions:
-        texts.append(
-            f"convolutions have no float32 on the {chip.name}: must_keep_origin_dtype will not compile"
-        )
+    if mode in option_keys.ORIGINAL and not chip.has_float32_convolutions:
+        texts.append(f"convolutions have no float32 on the {chip.name}: {mode} will not compile")
     if config.trains and flags.precision_mode == "force_fp16":
         texts.append("the adapter's documents know --precision_mode force_fp16 in inference alone")
     if flags.gradient_split and config.device.rank_size == 1:

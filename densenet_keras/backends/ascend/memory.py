@@ -6,7 +6,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
-from densenet_keras.backends.ascend import chips, graph_check, loop_plan
+from densenet_keras.backends.ascend import chips, graph_check, loop_plan, option_keys
+from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.errors import RunError
 from densenet_keras.schedule import RunPlan
 from densenet_keras.settings.config import Config
@@ -153,4 +154,4 @@ def _bytes(tensor: Any, config: Config) -> int:
 
 
 def _is_half(config: Config) -> bool:
-    return config.ascend.precision_mode != "must_keep_origin_dtype"
+    return npu_flags.precision(config) not in option_keys.ORIGINAL

@@ -24,6 +24,9 @@ PLAIN_FLAGS_IF_GIVEN = ("graph_memory_max_size", "modify_mixlist", "op_compiler_
 PRECISION_MODE_V2 = "precision_mode_v2"
 MIXED_PRECISION = "allow_mix_precision"
 NEEDS_BFLOAT16 = ("mixed_bfloat16", "mixed_hif8", "cube_hif8")
+# Values of either key: float16 where the compiler thinks fit; the types of the graph.
+MIXED_FLOAT16 = (MIXED_PRECISION, "mixed_float16")
+ORIGINAL = ("must_keep_origin_dtype", "origin")
 # Values of the other key under which there are lists to change.
 MIXED_PRECISION_V2 = ("mixed_float16", "mixed_bfloat16", "mixed_hif8")
 

@@ -74,10 +74,10 @@ def drop_misread(environ: MutableMapping[str, str]) -> None:
     """Unsets what the adapter would misread, once `check_environment` is content.
 
     An empty variable counts as unset here. The older adapter takes an empty RANK_TABLE_FILE for one, the
-    newer refuses RANK_SIZE beside an empty CM_WORKER_SIZE. And for POD_NAME both look in a table that only
-    numbers ranks.
+    newer refuses RANK_SIZE beside an empty CM_WORKER_SIZE, and with an empty ASCEND_OPP_PATH neither finds an
+    operator. For POD_NAME both look in a table that only numbers ranks.
     """
-    for name in ("RANK_TABLE_FILE", *TABLELESS):
+    for name in ("RANK_TABLE_FILE", "ASCEND_OPP_PATH", *TABLELESS):
         if environ.get(name) == "":
             del environ[name]
     environ.pop("POD_NAME", None)

@@ -166,6 +166,15 @@ def test_another_precision_option_takes_the_place_of_the_usual_one():
         options(npu_option=("precision_mode_v2=fp16",), precision_mode="force_fp16")
 
 
+def test_what_is_said_of_precision_holds_for_either_form_of_the_option():
+    origin = Config().replace(npu="910", npu_option=("precision_mode_v2=origin",))
+    assert npu_flags.notes(origin) == ["convolutions have no float32 on the 910: origin will not compile"]
+    mixed = Config().replace(npu="910", npu_option=("precision_mode_v2=mixed_float16",))
+    assert npu_flags.notes(mixed) == npu_flags.notes(Config().replace(npu="910"))
+    described = backend.AscendBackend(mixed, Topology(), stand_ins.adapter_parts()).describe_device()
+    assert "precision mode mixed_float16" in described
+
+
 def test_mixed_precision_lists_go_with_either_form_of_the_option(tmp_path):
     lists = tmp_path / "lists.json"
     lists.write_text("{}")
