@@ -34,7 +34,10 @@ def resolved(command: str, given: Dict[str, Any], environ: Mapping[str, str]) ->
     """The configuration of `command` with the settings `given`, by name; see `main.parse`."""
     file = given.pop(programs.CONFIG, None)
     if file is not None:
-        given = {**_settings_of_file(command, file, given), **given}
+        stored = _settings_of_file(command, file, given)
+        if "max_train_steps" in given and "max_epochs" not in given:
+            stored["max_epochs"] = None  # of the file: it would take precedence over the flag
+        given = {**stored, **given}
     defaults = Config.defaults(command)
     if command == EVALUATE or (command == TRAIN and given.get("mode") == EVALUATE):
         defaults = defaults.replace(command=EVALUATE, mode=EVALUATE)

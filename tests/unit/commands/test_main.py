@@ -298,6 +298,20 @@ def test_a_run_json_gives_the_run_back(tmp_path, command, argv):
     assert changed == config.replace(batch_size=3)
 
 
+@pytest.mark.parametrize("command", [TRAIN, FINETUNE])
+def test_steps_that_are_given_take_precedence_over_the_epochs_of_a_file(tmp_path, command):
+    given = ["--model", "densenet_tiny", "--max_epochs", "3"] + (
+        ["--restore", "r"] if command == FINETUNE else []
+    )
+    path = tmp_path / "saved.json"
+    path.write_text(json.dumps(cli.parse(command, [*given, "--synthetic_data"]).to_json()))
+    longer = cli.parse(command, ["--config", str(path), "--max_train_steps", "700"])
+    assert (longer.run.max_epochs, longer.run.max_train_steps) == (None, 700)
+    both = cli.parse(command, ["--config", str(path), "--max_train_steps", "700", "--max_epochs", "4"])
+    assert both.run.max_epochs == 4
+    assert cli.parse(command, ["--config", str(path)]).run.max_epochs == 3
+
+
 def test_of_a_training_run_json_an_evaluation_takes_what_applies(tmp_path):
     trained = cli.parse(TRAIN, ["--model", "densenet_tiny", "--data_dir", "D", "--log_dir", "RUN"])
     path = tmp_path / "saved.json"
