@@ -6,7 +6,7 @@ from typing import List
 
 from densenet_keras import backends, schedule
 from densenet_keras.schedule import RunPlan
-from densenet_keras.settings.config import TRAIN, Config
+from densenet_keras.settings.config import TRAIN, Config, fields
 from densenet_keras.settings.rules import counted
 from densenet_keras.topology import available_cores
 
@@ -17,7 +17,7 @@ RATE_TOLERANCE = 2.0  # as a factor; closer ones are a matter of taste
 
 def notes(config: Config, plan: RunPlan, first_step: int) -> List[str]:
     """A sentence for each, with the flag to give; empty if there is nothing to say."""
-    return [*_schedule(config, plan, first_step), *_rate(config, plan), *_cores(config)]
+    return [*_unused(config), *_schedule(config, plan, first_step), *_rate(config, plan), *_cores(config)]
 
 
 def choice_of_backend(config: Config) -> str:
@@ -28,6 +28,20 @@ def choice_of_backend(config: Config) -> str:
         if reason
     ]
     return "; ".join(reasons)
+
+
+def _unused(config: Config) -> List[str]:
+    """Flags that were given and do nothing beside the others."""
+    run, said = config.run, []
+    if run.max_epochs is not None and run.max_train_steps != fields()["max_train_steps"].default:
+        steps, epochs = run.max_train_steps, run.max_epochs
+        said.append(f"--max_train_steps {steps} is not used: --max_epochs {epochs} takes precedence")
+    if run.mode == "train":
+        unused = ["--patience_evals"] if run.patience_evals is not None else []
+        if run.keep_best and config.command == TRAIN:  # for fine-tuning it is the default
+            unused.append("--keep_best")
+        said += [f"{flag} has no effect: --mode train evaluates nothing" for flag in unused]
+    return said
 
 
 def _schedule(config: Config, plan: RunPlan, first_step: int) -> List[str]:

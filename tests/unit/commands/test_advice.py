@@ -64,6 +64,17 @@ def test_the_reason_why_a_better_backend_is_not_used_is_said(monkeypatch):
     assert advice.choice_of_backend(Config().replace(backend="tensorflow")) == wanted
 
 
+def test_a_flag_that_does_nothing_beside_another_is_said():
+    both = "--max_train_steps 7 is not used: --max_epochs 150 takes precedence"
+    assert said(max_epochs=150, max_train_steps=7) == [both]
+    assert said(max_epochs=150, patience_evals=3, keep_best=True) == [
+        "--patience_evals has no effect: --mode train evaluates nothing",
+        "--keep_best has no effect: --mode train evaluates nothing",
+    ]
+    assert said(max_epochs=150, patience_evals=3, keep_best=True, mode="train_and_evaluate") == []
+    assert said(max_epochs=150, keep_best=True, command=FINETUNE) == [], "its default"
+
+
 def test_every_setting_that_shapes_a_training_is_compared_when_it_continues():
     shapes_nothing = {"data_threads", "bad_record_share", "strict"}
     compared = {*preflight.CONTINUED, *preflight.REPORTED, *shapes_nothing}
