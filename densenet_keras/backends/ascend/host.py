@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from densenet_keras.backends.ascend import adapter, chips, failures, loop_plan, rank_environment
+from densenet_keras.backends.ascend import adapter, chips, failures, loop_plan, rank_environment, rank_table
 from densenet_keras.backends.ascend import flags as npu_flags
 from densenet_keras.backends.ascend import options as npu_options
 from densenet_keras.backends.confirmation import Backing
 from densenet_keras.backends.host import Host
+from densenet_keras.errors import UsageError
 from densenet_keras.settings.programs import Tool
 
 if TYPE_CHECKING:
@@ -44,7 +46,11 @@ class AscendHost(Host):
         return npu_flags.notes(config)
 
     def local_ranks(self, config: Config) -> int:
-        """See `Host.local_ranks`."""
+        """See `Host.local_ranks`: servers of a common table have equal numbers."""
+        if config.ascend.rank_table:
+            with contextlib.suppress(UsageError):  # which the start of the ranks is to say
+                servers = rank_table.load(config.ascend.rank_table).servers
+                return max((len(server.devices) for server in servers), default=config.device.rank_size)
         return min(config.device.rank_size, chips.of(config).devices_per_server)
 
     def ranks_here(self, config: Config, environ: Mapping[str, str]) -> List[int]:

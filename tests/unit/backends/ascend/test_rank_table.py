@@ -6,6 +6,7 @@ import os
 import pytest
 
 from densenet_keras.backends.ascend import chips, job_table, rank_table
+from densenet_keras.backends.ascend.host import HOST
 from densenet_keras.backends.ascend.machine import Machine, _addresses, _device_ids
 from densenet_keras.backends.ascend.rank_environment import (
     complete_environment,
@@ -625,6 +626,8 @@ def test_each_server_knows_its_own_ranks_and_writes_nothing(save, tmp_path):
         for name in ("10.0.0.1", "10.0.0.2")
     ]
     assert here == [[0, 1], [2, 3]]
+    assert HOST.local_ranks(four) == 2  # who share the cores of a server
+    assert HOST.local_ranks(four.replace(rank_table="nowhere")) == 4
     assert ranks_here(config(tmp_path, 1), {}, machine=SERVER) == [0]
     assert not os.path.exists(four.run.log_dir)
 
