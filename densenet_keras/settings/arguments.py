@@ -56,7 +56,12 @@ def read(described: Program, argv: List[str]) -> Dict[str, Any]:
     for argument in argv:
         if re.match(r"--?[A-Za-z]|--$", argument):
             unknown_flags.refuse_unknown(described, argument.partition("=")[0])
-    namespace, others = build_parser(described).parse_known_args(argv)
+    parser = build_parser(described)
+    if any(setting.metadata["positional"] for setting in described.settings.values()):
+        # Pictures may stand between flags, and behind a bare one.
+        namespace, others = parser.parse_known_intermixed_args(_with_bare_switches(described, argv))
+    else:
+        namespace, others = parser.parse_known_args(argv)
     if others:
         raise UsageError(f"unexpected argument {others[0]}: a value must follow its flag, as in --lr 0.1")
     return {
@@ -208,6 +213,16 @@ class _Parser(argparse.ArgumentParser):
             name = missing.group(1).split("/")[0]
             raise UsageError(f"{name}: a value must follow, as in {name}=VALUE")
         raise UsageError(message)
+
+
+def _with_bare_switches(described: Program, argv: List[str]) -> List[str]:
+    """`--json cat.jpg` as `--json=true cat.jpg`, where a switch is followed by what is no value of it."""
+    switches = {f"--{name}" for name, setting in described.settings.items() if setting.kind.base is bool}
+    following = [*argv[1:], ""]
+    return [
+        f"{argument}=true" if argument in switches and after.lower() not in _SWITCH else argument
+        for argument, after in zip(argv, following)
+    ]
 
 
 def _attach_negative_numbers(argv: List[str]) -> List[str]:
