@@ -201,9 +201,7 @@ class Recovery:
             return self._told_origin(found)
         in_row = self._parts.backend.steps_not_finite
         if in_row:
-            begun = last - in_row + 1
-            self._note({"step": begun, "what": problem.what})
-            return f"since step {begun}" if in_row > 1 else f"at step {last}"
+            return self._told_counted(last - in_row + 1, problem)
         self._note({"step": last, "what": problem.what})
         if self._parts.backend.repeats_steps:
             return (
@@ -211,6 +209,14 @@ class Recovery:
                 "memory, or the random numbers of --drop_rate"
             )
         return f"{when}; --iterations_per_loop 1 would tell which"
+
+    def _told_counted(self, begun: int, problem: Diverged) -> str:
+        """The step that the device has counted back to, and all pictures of it."""
+        size = self._rank.topology.size
+        pictures = [name for rank in range(size) for name in self._describe(begun - 1, rank)]
+        self._note({"step": begun, "what": problem.what, "pictures": pictures})
+        when = f"at step {begun}" if begun == problem.step else f"since step {begun}"
+        return f"{when}, whose pictures {self._file} lists" if pictures else when
 
     def _told_origin(self, found: Origin) -> str:
         size, place = self._rank.topology.size, found.place

@@ -140,9 +140,11 @@ def test_the_first_step_of_a_loop_that_went_wrong_is_named(tmp_path):
         cwd=str(tmp_path), HOME=str(tmp_path),
     )  # fmt: skip
     assert "loop length 10: 1 loops" in output
-    assert f"loss is nan since step {bad}. Nothing was saved" in output
+    assert f"loss is nan since step {bad}, whose pictures {tmp_path}/run/nonfinite.jsonl lists. " in output
     (event,) = map(json.loads, (tmp_path / "run" / "nonfinite.jsonl").read_text().splitlines())
     assert event["step"] == bad
+    assert len(event["pictures"]) == batch
+    assert any(f"record {white} " in picture for picture in event["pictures"])
 
 
 def test_two_servers_train_into_one_folder_and_start_again_together(data_dir, tmp_path):
