@@ -112,6 +112,8 @@ def _settings_of_file(command: str, file: str, given: Dict[str, Any]) -> Dict[st
         del settings["mode"]
     mode = given.get("mode", settings.get("mode", EVALUATE))
     if stored.command == (EVALUATE if mode == EVALUATE else command):
+        if mode != EVALUATE and "log_dir" not in given:
+            _check_not_moved(file, stored.run.log_dir)
         return settings
     # Another command's run: its folder is not this one's, but what it left there can be evaluated.
     del settings["log_dir"]
@@ -119,6 +121,16 @@ def _settings_of_file(command: str, file: str, given: Dict[str, Any]) -> Dict[st
         beside = os.path.dirname(file) or "."
         settings["eval_dir"] = beside if checkpoint_files.newest(beside) else stored.run.log_dir
     return settings
+
+
+def _check_not_moved(file: str, log_dir: str) -> None:
+    """Refuses to begin anew in the folder that a run has left, when its run.json is meant to continue it."""
+    beside = os.path.dirname(file) or "."
+    if checkpoint_files.newest(beside) and not checkpoint_files.newest(log_dir):
+        raise UsageError(
+            f"--config {file} says --log_dir {log_dir}, where there is no run, and lies beside checkpoints; "
+            f"give --log_dir {beside} to continue these, or --log_dir {log_dir} to start a run there"
+        )
 
 
 def _inherit(config: Config, given: Dict[str, Any]) -> Config:

@@ -312,6 +312,19 @@ def test_steps_that_are_given_take_precedence_over_the_epochs_of_a_file(tmp_path
     assert cli.parse(command, ["--config", str(path)]).run.max_epochs == 3
 
 
+@pytest.mark.parametrize("command", [TRAIN, FINETUNE])
+def test_a_run_that_was_moved_is_not_begun_anew_where_it_was(tmp_path, command):
+    more = ["--restore", "r"] if command == FINETUNE else []
+    there = ["--model", "densenet_tiny", "--synthetic_data", "--log_dir", str(tmp_path / "old"), *more]
+    run = write_run(tmp_path / "new", cli.parse(command, there), step=5)
+    config = os.path.join(run, "run.json")
+    message = refused(command, "--config", config)
+    assert f"give --log_dir {run} to continue these, or --log_dir {tmp_path / 'old'} to start" in message
+    assert cli.parse(command, ["--config", config, "--log_dir", run]).run.log_dir == run
+    write_run(tmp_path / "old", cli.parse(command, there), step=5)
+    assert cli.parse(command, ["--config", config]).run.log_dir == str(tmp_path / "old"), "a copy"
+
+
 def test_of_a_training_run_json_an_evaluation_takes_what_applies(tmp_path):
     trained = cli.parse(TRAIN, ["--model", "densenet_tiny", "--data_dir", "D", "--log_dir", "RUN"])
     path = tmp_path / "saved.json"
