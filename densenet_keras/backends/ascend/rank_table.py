@@ -50,13 +50,14 @@ def load(path: str) -> RankTable:
     reader = _Reader(path)
     status = str(values.get("status", ""))
     if "server_list" in values:
+        optional = None if str(values.get("version")) == "1.2" else ""
         servers = tuple(reader.server(entry, place) for place, entry in reader.entries(values, "server_list"))
         return RankTable(
             servers=servers,
             source=path,
             status=status,
             version=_shortened(str(values.get("version", ""))),
-            server_count=_shortened(str(values.get("server_count", ""))),
+            server_count=_shortened(str(values["server_count"])) if "server_count" in values else optional,
             values=values,
             has_numbers=_has_numbers(values),
         )

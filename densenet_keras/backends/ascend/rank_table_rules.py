@@ -86,10 +86,10 @@ def _problems(table: RankTable, rank_size: int, chip: Chip) -> Iterator[str]:
 def _server_problems(table: RankTable, chip: Chip) -> Iterator[str]:
     seen: Dict[str, int] = {}
     for position, server in enumerate(table.servers):
-        if not server.server_id or len(server.server_id) >= SERVER_ID_LENGTH:
+        if not server.server_id or len(server.server_id) > SERVER_ID_LENGTH:
             yield (
                 f"server {position} has server_id {server.server_id!r}; it must have 1 to "
-                f"{SERVER_ID_LENGTH - 1} characters, such as the server's IP address"
+                f"{SERVER_ID_LENGTH} characters, such as the server's IP address"
             )
         if server.server_id in seen:
             yield (
@@ -144,11 +144,23 @@ def _rank_problems(table: RankTable, rank_size: int) -> Iterator[str]:
                     f"{where}: rank_id {device.rank} leaves a gap; {total} devices are ranks 0 to {total - 1}"
                 )
             owners.setdefault(device.rank, where)
+    if sorted(owners) == list(range(total)):
+        yield from _order_problems(table)
     if total != rank_size:
         yield (
             f"it holds {total} devices, but --rank_size is {rank_size}; "
             "give the size of the table, or a table of that size"
         )
+
+
+def _order_problems(table: RankTable) -> Iterator[str]:
+    for server in table.servers:
+        ranks = sorted(device.rank for device in server.devices)
+        if ranks and ranks[-1] - ranks[0] >= len(ranks):
+            yield (
+                f"server {server.server_id} has the ranks {', '.join(map(str, ranks))}; those of a server "
+                "must follow one another, without ranks of other servers between them"
+            )
 
 
 def _device_problems(server: Server, servers: int, chip: Chip) -> Iterator[str]:

@@ -105,7 +105,7 @@ def change(path, value):
     return apply
 
 
-FIRST = ("server_list", 0, "device")
+FIRST, SECOND = ("server_list", 0, "device"), ("server_list", 1, "device")
 WRONG = {
     "rank twice": (change((*FIRST, 3, "rank_id"), "2"), ["10.0.0.1", "device 3", "rank_id 2", "device 2"]),
     "rank gap": (change((*FIRST, 3, "rank_id"), "16"), ["10.0.0.1", "device 3", "rank_id 16", "0 to 15"]),
@@ -124,7 +124,16 @@ WRONG = {
     "status": (change(("status",), "initializing"), ["'initializing'", "'completed'"]),
     "version": (change(("version",), "1.2"), ["'1.2'", "'1.0'"]),
     "server twice": (change(("server_list", 1, "server_id"), "10.0.0.1"), ["'10.0.0.1'", "servers 0 and 1"]),
-    "no server id": (change(("server_list", 1, "server_id"), ""), ["server 1", "1 to 63"]),
+    "no server id": (change(("server_list", 1, "server_id"), ""), ["server 1", "1 to 64"]),
+    "long server id": (change(("server_list", 1, "server_id"), "n" * 65), ["server 1", "1 to 64"]),
+    "crossing ranks": (
+        lambda v: (change((*FIRST, 7, "rank_id"), "8")(v), change((*SECOND, 0, "rank_id"), "7")(v)),
+        [
+            "10.0.0.1 has the ranks 0, 1, 2, 3, 4, 5, 6, 8",
+            "10.0.0.2 has the ranks 7, 9",
+            "follow one another",
+        ],
+    ),
     "three devices": (
         lambda v: v["server_list"][0].update(device=v["server_list"][0]["device"][:3]),
         ["10.0.0.1", "3 devices", "1, 2, 4 or 8"],
@@ -187,6 +196,21 @@ def test_several_servers_of_a_910c_bring_all_their_dies(save):
     rank_table.load(save(values)).check(32, chips.ATLAS_A3)
     with pytest.raises(UsageError, match="16 devices; each of several servers may bring 1 to 8"):
         rank_table.load(save(values)).check(32, chips.ATLAS_A2)
+
+
+def test_a_server_may_have_a_name_of_64_characters(save):
+    values = two_servers()
+    values["server_list"][0]["server_id"] = "n" * 64
+    rank_table.load(save(values)).check(16)
+
+
+def test_the_count_of_servers_is_optional_in_version_1_2_alone(save):
+    values = two_servers(version="1.2", super_pod_list=[{"super_pod_id": "0"}])
+    del values["server_count"]
+    rank_table.load(save(values)).check(16, chips.ATLAS_A3)
+    values["version"] = "1.0"
+    with pytest.raises(UsageError, match="server_count is ''"):
+        rank_table.load(save(values)).check(16, chips.ATLAS_A3)
 
 
 def test_devices_of_one_super_pod_need_no_addresses(save):
