@@ -48,7 +48,7 @@ def train_dataset(
 
     Args:
         start_step: int64 scalar, read when the iterator is initialised.
-        stream: what the run has left out so far, looked at for each batch; by default nothing.
+        stream: what the run had left out when the iterator was initialised; by default nothing.
         bad: takes note of bad records; by default the first one ends the stream.
     """
     data, image_size = config.data, _image_size(config)
@@ -57,7 +57,7 @@ def train_dataset(
     places = TrainPlaces(split, data.label_offset, noted)
 
     def read(step: np.int64) -> Tuple[np.ndarray, ...]:
-        skipped = stream.skipped_images if stream else 0
+        skipped = stream.skipped_at_start if stream else 0
         batch, following = order.batch(int(step), skipped), order.batch(int(step) + 1, skipped)
         return places.batch(batch.records, batch.draws, following.records)
 

@@ -12,7 +12,7 @@ Evaluation: the same positions, each record once in the order of the files, then
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -39,11 +39,21 @@ class Stream:
         first_step: the global step of the first batch, when the iterator is initialised.
         skipped_images: what going back has left out.
         rewinds: how often the run has gone back.
+        skipped_at_start: of skipped_images, what had been left out when the iterator was initialised. A
+            stream that cannot be begun anew goes on behind what is left out later, and skips nothing itself.
     """
 
     first_step: int
     skipped_images: int = 0
     rewinds: int = 0
+    skipped_at_start: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begin_at(self.first_step)
+
+    def begin_at(self, step: int) -> None:
+        """To be called before the iterator is initialised: the batch of global step `step` comes first."""
+        self.first_step, self.skipped_at_start = step, self.skipped_images
 
 
 class TrainOrder:

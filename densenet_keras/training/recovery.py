@@ -269,7 +269,7 @@ class Recovery:
         self._enter(state.step)
 
     def _enter(self, step: int) -> None:
-        self._parts.stream.first_step = step
+        self._parts.stream.begin_at(step)
         self._parts.session.run(self._parts.start_stream)
 
     def _on_any_rank(self, flag: bool) -> bool:

@@ -117,12 +117,21 @@ def test_a_device_that_cannot_repeat_steps_goes_on_behind_the_stretch(
     data_dir, tmp_path, poisoned, monkeypatch
 ):
     monkeypatch.setattr(TensorFlowBackend, "repeats_steps", False)
+    batch_of, read = TrainOrder.batch, set()
+
+    def noting(order, step, skipped_images=0):
+        read.add(step * BATCH + skipped_images)
+        return batch_of(order, step, skipped_images)
+
+    monkeypatch.setattr(TrainOrder, "batch", noting)
     loops = ("--on_nonfinite", "rewind", "--iterations_per_loop", 2)
     assert train(data_dir, tmp_path, "--max_train_steps", 10, *loops) == 10
     found = manifest.read(os.path.join(str(tmp_path), "model.ckpt-10"))["data"]
     assert found["skipped_images"] % (2 * BATCH) == 0, "whole session.runs"
     assert found["skipped_images"] > 0
     assert found["rewinds"] > 0
+    assert sorted(read) == list(range(0, BATCH * len(read), BATCH)), "one stream, without a gap of its own"
+    assert max(read) >= found["next_image"]
     last = bad_step(data_dir) + bad_step(data_dir) % 2
     log = (tmp_path / "densenet121.log").read_text()
     assert f"in one of the steps {last - 1} to {last}; --iterations_per_loop 1 would tell which" in log
