@@ -13,6 +13,7 @@ from densenet_keras.errors import UsageError
 
 # What others call the validation part, in the order in which it is looked for.
 VALIDATION_NAMES = ("val", "validation", "valid", "test")
+_NOT_CLASSES_EITHER = ("training", "testing", "dev", "eval")
 _LEFT_BY_FILE_MANAGERS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "icon\r"}
 
 
@@ -29,15 +30,26 @@ class Part(NamedTuple):
 
 
 def parts_of(root: str) -> Tuple[List[Part], List[str]]:
-    """The parts of a source folder, and what a person should know of the choice."""
+    """The parts of a source folder, and what a person should know of the choice.
+
+    Raises:
+        UsageError: folders that are named as parts are not classes.
+    """
     folders = subfolders(root)
-    found = [name for name in VALIDATION_NAMES if name in folders]
-    if TRAIN in folders and found and (subfolders(os.path.join(root, TRAIN))):
-        notes = [f"{TRAIN} and {found[0]} are taken, {' and '.join(found[1:])} is not"] if found[1:] else []
-        return [Part(TRAIN, SPLITS.index(TRAIN)), Part(found[0], SPLITS.index(VALIDATION))], notes
-    if folders == [TRAIN] and subfolders(os.path.join(root, TRAIN)):
+    named = {name.lower(): name for name in reversed(folders)}  # of Train and train the one before
+    train, found = named.get(TRAIN), [named[name] for name in VALIDATION_NAMES if name in named]
+    if train and found and subfolders(os.path.join(root, train)):
+        notes = [f"{train} and {found[0]} are taken, {' and '.join(found[1:])} is not"] if found[1:] else []
+        return [Part(train, SPLITS.index(TRAIN)), Part(found[0], SPLITS.index(VALIDATION))], notes
+    if train and folders == [train] and subfolders(os.path.join(root, train)):
         note = f"there is no {', '.join(VALIDATION_NAMES[:-1])} or test beside train: a share is held out"
-        return [Part(TRAIN, UNDECIDED)], [note]
+        return [Part(train, UNDECIDED)], [note]
+    if len(folders) > 1 and set(named) <= {TRAIN, *VALIDATION_NAMES, *_NOT_CLASSES_EITHER}:
+        raise UsageError(
+            f"{root} holds the folders {' and '.join(folders)}, which name parts of a data set, not classes; "
+            f"call the parts {TRAIN} and {VALIDATION_NAMES[0]}, with a folder of pictures for each class in "
+            "them"
+        )
     return [Part("", UNDECIDED)], []
 
 

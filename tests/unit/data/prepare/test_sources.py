@@ -135,6 +135,23 @@ def test_train_and_a_validation_folder_are_the_splits(tmp_path, name):
     assert len(listing) == 5
 
 
+@pytest.mark.parametrize(("train", "name"), [("Train", "Val"), ("TRAIN", "TEST"), ("train", "Validation")])
+def test_capitals_in_the_names_of_the_parts_make_no_classes_of_them(tmp_path, train, name):
+    for folder in (train, name):
+        pictures.class_folders(tmp_path / folder, ("a", "b"), count=1)
+    listing = look(tmp_path)
+    assert listing.classes == ("a", "b")
+    assert [split for _, _, split in rows(listing)] == [TRAIN, TRAIN, VALIDATION, VALIDATION]
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "valid"), ("Training", "Testing"), ("train", "dev"), ("train", "Train")]
+)
+def test_parts_without_class_folders_or_of_other_names_are_not_taken_for_classes(tmp_path, names):
+    pictures.class_folders(tmp_path, names, count=2)
+    assert f"holds the folders {' and '.join(sorted(names))}, which name parts" in refused(tmp_path)
+
+
 def test_of_val_and_test_val_is_taken(tmp_path):
     for name in ("train", "val", "test"):
         pictures.class_folders(tmp_path / name, ("a", "b"), count=1)
