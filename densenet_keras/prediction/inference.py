@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Deque, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -15,6 +16,7 @@ from densenet_keras import backends
 from densenet_keras.backends.base import Backend
 from densenet_keras.checkpoints import saver
 from densenet_keras.data import classes
+from densenet_keras.errors import UsageError
 from densenet_keras.network.densenet import build_densenet
 from densenet_keras.prediction.answers import Answer, Guess
 from densenet_keras.prediction.reader import Picture, PictureReader, UnreadableError
@@ -128,6 +130,7 @@ def opened(config: Config, topology: Topology, path: str) -> Iterator[Inference]
         UsageError, RunError: see `saver.Saver.restore`.
     """
     checkpoint = saver.resolve(path)
+    names = _class_names(checkpoint, config)
     backend = backends.create(config, topology)
     graph = tf.Graph()
     assert config.model.image_size is not None
@@ -140,8 +143,17 @@ def opened(config: Config, topology: Topology, path: str) -> Iterator[Inference]
             session.run(initialise)
             restorer.restore(session, checkpoint)
             graph.finalize()
-            names = classes.of_checkpoint(checkpoint, config.data.label_offset)
             yield Inference(config, names, session, nodes)
+
+
+def _class_names(checkpoint: str, config: Config) -> Optional[Tuple[str, ...]]:
+    names, count = classes.of_checkpoint(checkpoint, config.data.label_offset), config.model.num_classes
+    if names is not None and count is not None and len(names) < count:
+        raise UsageError(
+            f"{os.path.join(os.path.dirname(checkpoint), classes.LABELS_FILE)} names {len(names)} of the "
+            f"network's {count} classes; complete the file, or remove it for numbers instead of names"
+        )
+    return names
 
 
 @tf.autograph.experimental.do_not_convert  # nothing needs it, and it takes a third of a start
