@@ -18,7 +18,7 @@ import densenet_keras
 from densenet_keras.commands import start
 from densenet_keras.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunError, UsageError
 from densenet_keras.settings import arguments, programs
-from densenet_keras.settings.config import TRAINING, Config
+from densenet_keras.settings.config import Config
 
 # Commands of `python -m densenet_keras` beside train, evaluate and finetune; see `programs.Tool`.
 _TOOLS = {
@@ -169,7 +169,7 @@ def _run(config: Config) -> int:
             is_primary = 0 in backends.host(config).ranks_here(config, os.environ)
         else:
             is_primary = Topology.from_environment(os.environ, config).is_primary
-        if is_primary and config.command in TRAINING:
+        if is_primary:  # an evaluation too leaves its settings, logs and states of ranks there
             stack.enter_context(folder_lock.held(config.run.log_dir))
         if starts_here:
             if sys.stderr.isatty():  # somebody waits, and the first words of the ranks take seconds

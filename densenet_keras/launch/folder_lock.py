@@ -86,7 +86,7 @@ def _wait_for(descriptor: int, log_dir: str) -> None:
         if time.monotonic() > deadline:
             who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
             raise UsageError(
-                f"--log_dir {log_dir}: {who} trains into it; wait for that run to end or stop it, or choose "
+                f"--log_dir {log_dir}: {who} is at work in it; wait for it to end or stop it, or choose "
                 "another --log_dir"
             )
         time.sleep(POLL_SECONDS)

@@ -55,7 +55,7 @@ def test_settings_of_another_command_are_refused(data_dir, tmp_path):
 
 def test_a_folder_that_a_command_trains_into_is_refused(data_dir):
     with folder_lock.held("run"):
-        assert "trains into it" in refused(parse(data_dir))
+        assert "is at work in it" in refused(parse(data_dir))
 
 
 def test_callbacks_that_the_settings_name_run_beside_those_given(data_dir, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from densenet_keras.backends.ascend import adapter
 from densenet_keras.commands import main as cli
 from densenet_keras.commands import preflight, resolution, worker
 from densenet_keras.errors import RunError, UsageError
-from densenet_keras.launch import launcher
+from densenet_keras.launch import folder_lock, launcher
 from densenet_keras.settings import arguments, programs
 from densenet_keras.settings.config import ALL, EVALUATE, FINETUNE, TRAIN, Config, fields, settings
 from tests.support.paths import ROOT
@@ -538,3 +538,17 @@ def test_help_and_refused_flags_load_only_what_they_need(flag):
     assert "densenet_keras.settings.config" in loaded
     heavy = ("numpy", "tqdm", "tensorflow", "densenet_keras.backends", "densenet_keras.checkpoints")
     assert not loaded & set(heavy)
+
+
+def test_two_evaluations_do_not_share_a_folder(tmp_path, monkeypatch):
+    """Ranks read their settings there: the first would evaluate what the second was asked to."""
+    monkeypatch.setattr(folder_lock, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(launcher, "launch", lambda config, command: 0)
+    run = write_run(tmp_path / "run", cli.parse(TRAIN, ["--model", "densenet_tiny"]), step=3)
+    config = cli.parse(EVALUATE, ["--eval_dir", run, "--synthetic_data"])
+    with folder_lock.held(config.run.log_dir), pytest.raises(
+        UsageError, match="at work in it; .*another --log_dir"
+    ):
+        cli._run(config)
+    with folder_lock.held(str(tmp_path / "other")):
+        assert cli._run(config) == 0
