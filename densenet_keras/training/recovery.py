@@ -248,9 +248,10 @@ class Recovery:
     def _remedy(self) -> str:
         newest = checkpoint_files.newest(self._log_dir)
         kept = f"The checkpoint of step {newest[1]} is the last good one" if newest else "Nothing was saved"
+        other = "more --max_rewinds" if self._rewinds else "--on_nonfinite rewind"
         return (
             f"{kept}; run the same command again with a lower --lr or with --warmup_epochs 5, in mixed "
-            "precision with --loss_scale, or with --on_nonfinite rewind, which leaves out these pictures"
+            f"precision with --loss_scale, or with {other}, which leaves out these pictures"
         )
 
     def _note(self, event: Dict[str, Any]) -> None:

@@ -161,6 +161,7 @@ def test_a_gradient_beyond_the_limit_counts_as_not_finite_and_rewinds_are_few(da
     assert "the gradient is longer than --gradient_norm_limit" in str(caught.value)
     assert "the outputs of all layers are finite, and so are the weights" in str(caught.value)
     assert "The run has gone back 2 times already (--max_rewinds)" in str(caught.value)
+    assert "or with more --max_rewinds, which leaves out" in str(caught.value)
     assert [event["step"] for event in lines(tmp_path, "nonfinite.jsonl")] == [1, 1, 1]
     assert saver.newest(str(tmp_path))[1] == 0
 
