@@ -45,12 +45,14 @@ def folded_logits(model: tf.keras.Model, images: tf.Tensor, for_this_cpu: bool =
                 if isinstance(layer, _Conv2D) and layers and isinstance(layers[0], _BatchNorm):
                     x = _convolve(layer, layer.kernel, layers.pop(0), x)
                 elif isinstance(layer, DenseBlock):
-                    relus = _relus([each.bn1 for each in layer.dense_layers], for_this_cpu)
-                    for dense_layer, relu in zip(layer.dense_layers, relus):
+                    pairs = [(each.bn1, each.conv1.kernel) for each in layer.dense_layers]
+                    for dense_layer, relu in zip(layer.dense_layers, _relus(pairs, for_this_cpu)):
                         with tf.name_scope(dense_layer.name):
                             x = _dense_layer(dense_layer, relu, x, for_this_cpu)
                 elif isinstance(layer, TransitionLayer):
-                    x = _transition(layer, _relus([layer.bn], for_this_cpu)[0], x)
+                    (relu,) = _relus([(layer.bn, layer.reduction.kernel)], for_this_cpu)
+                    # Both are linear: averaged first, the convolution has a quarter of the pixels.
+                    x = tf.nn.conv2d(layer.pool.call(relu(x)), relu.kernel, strides=1, padding="SAME")
                 elif isinstance(layer, _BatchNorm):
                     x = _normalise(layer, x)
                 elif for_this_cpu and isinstance(layer, tf.keras.layers.ZeroPadding2D):
@@ -83,25 +85,29 @@ def _normalise(norm: tf.keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Ten
 class _PlainRelu:
     """A normalisation with its ReLU as any device has it, used as a `NormalisedRelu` is."""
 
-    def __init__(self, norm: tf.keras.layers.BatchNormalization) -> None:
-        self._norm = norm
+    def __init__(self, norm: tf.keras.layers.BatchNormalization, kernel: tf.Tensor) -> None:
+        self._norm, self.kernel = norm, kernel
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(_normalise(self._norm, x))
-
-    def times_size(self, kernel: tf.Tensor) -> tf.Tensor:
-        return kernel
 
 
 _Relu = Union[_PlainRelu, NormalisedRelu]
 
 
-def _relus(norms: Sequence[tf.keras.layers.BatchNormalization], for_this_cpu: bool) -> List[_Relu]:
+def _relus(
+    pairs: Sequence[Tuple[tf.keras.layers.BatchNormalization, tf.Variable]], for_this_cpu: bool
+) -> List[_Relu]:
+    """Of normalisations with a ReLU and the kernels of the convolutions behind them."""
     if not for_this_cpu:
-        return [_PlainRelu(norm) for norm in norms]
-    weights = norm_weights([(norm.gamma, norm.beta) for norm in norms])
-    moments = [Moments(norm.moving_mean.value(), norm.moving_variance.value()) for norm in norms]
-    return [NormalisedRelu(*parts) for parts in zip(weights, moments, [norm.epsilon for norm in norms])]
+        return [_PlainRelu(norm, kernel) for norm, kernel in pairs]
+    weights = norm_weights([(norm.gamma, norm.beta) for norm, _ in pairs])
+    return [
+        NormalisedRelu(
+            own, kernel, Moments(norm.moving_mean.value(), norm.moving_variance.value()), norm.epsilon
+        )
+        for own, (norm, kernel) in zip(weights, pairs)
+    ]
 
 
 def _convolve(
@@ -114,13 +120,6 @@ def _convolve(
 
 
 def _dense_layer(layer: DenseLayer, relu: _Relu, x: tf.Tensor, for_this_cpu: bool) -> tf.Tensor:
-    kernel = relu.times_size(layer.conv1.kernel)
-    new = tf.nn.relu(_convolve(layer.conv1, kernel, layer.bn2, relu(x)))
+    new = tf.nn.relu(_convolve(layer.conv1, relu.kernel, layer.bn2, relu(x)))
     new = convolutions.convolve(new, layer.conv2.kernel) if for_this_cpu else layer.conv2.call(new)
     return tf.concat([x, new], axis=-1)
-
-
-def _transition(layer: TransitionLayer, relu: _Relu, x: tf.Tensor) -> tf.Tensor:
-    # Both are linear: averaged first, the convolution has a quarter of the pixels.
-    pooled = layer.pool.call(relu(x))
-    return tf.nn.conv2d(pooled, relu.times_size(layer.reduction.kernel), strides=1, padding="SAME")

@@ -164,22 +164,33 @@ class NormalisedRelu:
 
     Args:
         weights: gamma and beta.
+        kernel: of the convolution, ``[height, width, channels, filters]``.
         moments: of x.
         centred: whether the mean is taken off x already.
+
+    Attributes:
+        kernel: times abs(scale), for the result of calling this.
+        gradient_kernel: times the scale: with it the convolution's gradient is that before the scale.
     """
 
-    def __init__(self, weights: NormWeights, moments: Moments, epsilon: float, centred: bool = False) -> None:
+    def __init__(
+        self,
+        weights: NormWeights,
+        kernel: tf.Tensor,
+        moments: Moments,
+        epsilon: float,
+        centred: bool = False,
+    ) -> None:
         self.moments, self._weights = moments, weights
         self.mean = None if centred else moments.mean
         self._inverse = tf.math.rsqrt(moments.variance + number(epsilon))
         self._scale = weights.gamma * self._inverse
-        self._size = weights.sign * self._scale
-        # Of kernels [height, width, channels, filters].
-        self._size_rows, self._scale_rows = (
-            tf.reshape(x, integers([-1, 1])) for x in (self._size, self._scale)
-        )
-        shift = weights.beta / self._size
+        size = weights.sign * self._scale
+        shift = weights.beta / size
         self._shift = shift if centred else shift - weights.sign * moments.mean
+        self._size = tf.reshape(size, integers([-1, 1]))
+        self.kernel = kernel * self._size
+        self.gradient_kernel = kernel * tf.reshape(self._scale, integers([-1, 1]))
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """The result over ``abs(scale)``."""
@@ -188,35 +199,23 @@ class NormalisedRelu:
         signed = tf.raw_ops.Merge(inputs=[as_it_is, flipped * self._weights.sign]).output
         return tf.nn.relu(tf.nn.bias_add(signed, self._shift))
 
-    def times_size(self, kernel: tf.Tensor) -> tf.Tensor:
-        """What convolves the result over ``abs(scale)`` as `kernel` convolves the result.
-
-        Args:
-            kernel: ``[height, width, channels, filters]``, or its gradient: that of such a kernel is
-                so made one of `kernel`.
-        """
-        return kernel * self._size_rows
-
-    def times_scale(self, kernel: tf.Tensor) -> tf.Tensor:
-        """A kernel that scales the gradients of a convolution."""
-        return kernel * self._scale_rows
-
     def gradients(
-        self, scaled: tf.Tensor, x: tf.Tensor, pixels: Pixels, kernel_products: tf.Tensor
-    ) -> Tuple[tf.Tensor, tf.Tensor, GradientSums]:
-        """With respect to gamma and beta, and the sums that lead to that through the moments.
+        self, scaled: tf.Tensor, x: tf.Tensor, of_kernel: tf.Tensor, pixels: Pixels
+    ) -> Tuple[List[tf.Tensor], GradientSums]:
+        """With respect to gamma, beta and the kernel it was made with; and the sums for those of the moments.
 
         Args:
             scaled: the gradient with respect to x through this alone, moments held: that of the result,
                 zero where the result is, times the scale.
-            kernel_products: of the convolution, `products_by_input`.
+            of_kernel: the gradient with respect to `kernel`.
         """
         total = pixels.sums(scaled)
         of_beta = total / self._scale
-
-        # Wanted are the sums of scaled * (x - mean). Those of the result times its gradient are known, and
-        # the result is scale * (x - mean) + beta wherever that gradient is not zero.
-        from_kernel = kernel_products - self._weights.beta * of_beta
+        # Wanted are the sums over pixels of scaled * (x - mean). The result is scale * (x - mean) + beta
+        # wherever its gradient is not zero, and the sums of the two's products are those of the kernel with
+        # its gradient, since a convolution is linear.
+        products = tf.reduce_sum(self.kernel * of_kernel, axis=integers([0, 1, 3]))
+        from_kernel = products - self._weights.beta * of_beta
         is_flat = self._weights.is_flat
         _, flat_scaled = tf.raw_ops.Switch(data=scaled, pred=is_flat)
         _, flat_x = tf.raw_ops.Switch(data=x, pred=is_flat)
@@ -226,15 +225,8 @@ class NormalisedRelu:
         from_kernel, _ = tf.raw_ops.Switch(data=from_kernel, pred=is_flat)
         weighted = tf.raw_ops.Merge(inputs=[from_kernel, over_pixels]).output
         normalised = weighted * self._inverse
-        return normalised / self._scale, of_beta, GradientSums(total, normalised * self._inverse)
-
-
-def products_by_input(kernel: tf.Tensor, of_kernel: tf.Tensor) -> tf.Tensor:
-    """``[channels]``: sums over a kernel and its filters of its elements times their gradients.
-
-    A convolution is linear, so that is also the sum over pixels of its input times the gradient of it.
-    """
-    return tf.reduce_sum(kernel * of_kernel, axis=integers([0, 1, 3]))
+        gradients = [normalised / self._scale, of_beta, of_kernel * self._size]
+        return gradients, GradientSums(total, normalised * self._inverse)
 
 
 def split(x: tf.Tensor, sizes: Sequence[int]) -> List[tf.Tensor]:

@@ -31,7 +31,6 @@ from densenet_keras.network.normalisation import (
     gradient_sums,
     masked,
     norm_weights,
-    products_by_input,
     split,
     without_mean,
 )
@@ -65,21 +64,19 @@ class _DenseLayer:
     def __init__(
         self, layer: Any, weights: LayerWeights, norms: Sequence[NormWeights], pixels: Pixels
     ) -> None:
-        self._layer, self._weights, self._norms, self._pixels = layer, weights, norms, pixels
+        self._layer, self._norms, self._pixels = layer, norms, pixels
+        self._kernels = weights.kernel1, weights.kernel2
 
     def forward(self, x: tf.Tensor, moments: Moments) -> None:
         """Computes the attributes from the concatenated `x`."""
-        weights, epsilon = self._weights, self._layer.bn_epsilon
-        weights1, weights2 = self._norms
-        self.norm1 = NormalisedRelu(weights1, moments, epsilon)
-        self._kernel1 = self.norm1.times_size(weights.kernel1)
+        epsilon, (kernel1, kernel2), (weights1, weights2) = self._layer.bn_epsilon, self._kernels, self._norms
+        self.norm1 = NormalisedRelu(weights1, kernel1, moments, epsilon)
         relu1 = self.norm1(x)
-        bottleneck, moments2 = self._pixels.centred(_convolve(relu1, self._kernel1))
-        self.norm2 = NormalisedRelu(weights2, moments2, epsilon, centred=True)
-        self._kernel2 = self.norm2.times_size(weights.kernel2)
+        bottleneck, moments2 = self._pixels.centred(_convolve(relu1, self.norm1.kernel))
+        self.norm2 = NormalisedRelu(weights2, kernel2, moments2, epsilon, centred=True)
         relu2 = self.norm2(bottleneck)
         self._kept = x, relu1, bottleneck, relu2
-        self._result = self.features = convolve(relu2, self._kernel2)
+        self._result = self.features = convolve(relu2, self.norm2.kernel)
         if self._layer.dropout is not None:
             self.features = self._layer.dropout(self._result, training=True)
         self.moments = self._pixels.moments(self.features)
@@ -90,7 +87,7 @@ class _DenseLayer:
         if keep_bottleneck:
             bottleneck = held(self._kept[2], after)
         else:
-            bottleneck = without_mean(_convolve(relu1, self._kernel1), self.norm2.moments.mean)
+            bottleneck = without_mean(_convolve(relu1, self.norm1.kernel), self.norm2.moments.mean)
         self._kept = x, relu1, bottleneck, self.norm2(bottleneck)
 
     def through_dropout(self, upstream: tf.Tensor) -> tf.Tensor:
@@ -101,19 +98,16 @@ class _DenseLayer:
 
     def gradients(self, upstream: tf.Tensor) -> Tuple[tf.Tensor, GradientSums, List[tf.Tensor]]:
         """With respect to x, moments held, and to the weights; and the sums for x's moments."""
-        weights, pixels = self._weights, self._pixels
+        norm1, norm2, pixels = self.norm1, self.norm2, self._pixels
         x, relu1, bottleneck, relu2 = self._kept
-        of_kernel2 = kernel_gradient(relu2, self._kernel2, upstream)
-        scaled = masked(input_gradient(relu2, self.norm2.times_scale(weights.kernel2), upstream), relu2)
-        products = products_by_input(self._kernel2, of_kernel2)
-        gamma2, beta2, sums = self.norm2.gradients(scaled, bottleneck, pixels, products)
-        upstream = scaled + pixels.through_moments(bottleneck, self.norm2.mean, sums)
-        of_kernel1 = kernel_gradient(relu1, self._kernel1, upstream)
-        scaled = masked(input_gradient(relu1, self.norm1.times_scale(weights.kernel1), upstream), relu1)
-        products = products_by_input(self._kernel1, of_kernel1)
-        gamma1, beta1, sums = self.norm1.gradients(scaled, x, pixels, products)
-        kernel1, kernel2 = self.norm1.times_size(of_kernel1), self.norm2.times_size(of_kernel2)
-        return scaled, sums, [gamma1, beta1, kernel1, gamma2, beta2, kernel2]
+        of_kernel = kernel_gradient(relu2, norm2.kernel, upstream)
+        scaled = masked(input_gradient(relu2, norm2.gradient_kernel, upstream), relu2)
+        of_weights2, sums = norm2.gradients(scaled, bottleneck, of_kernel, pixels)
+        upstream = scaled + pixels.through_moments(bottleneck, norm2.mean, sums)
+        of_kernel = kernel_gradient(relu1, norm1.kernel, upstream)
+        scaled = masked(input_gradient(relu1, norm1.gradient_kernel, upstream), relu1)
+        of_weights1, sums = norm1.gradients(scaled, x, of_kernel, pixels)
+        return scaled, sums, [*of_weights1, *of_weights2]
 
 
 class _Block:
@@ -202,25 +196,23 @@ def transition(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
 
     def forward(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
         gamma, beta, kernel = weights
-        norm = NormalisedRelu(norm_weights([(gamma, beta)])[0], Moments(mean, variance), layer.bn_epsilon)
+        (own,) = norm_weights([(gamma, beta)])
+        norm = NormalisedRelu(own, kernel, Moments(mean, variance), layer.bn_epsilon)
         relu = norm(x)
         pooled = tf.raw_ops.AvgPool(value=relu, **_PAIR)
-        sized = norm.times_size(kernel)
-        kept.update(norm=norm, relu=relu, pooled=pooled, kernel=kernel, sized=sized)
-        return _convolve(pooled, sized)
+        kept.update(norm=norm, relu=relu, pooled=pooled)
+        return _convolve(pooled, norm.kernel)
 
     def gradients(upstream: tf.Tensor) -> List[tf.Tensor]:
-        norm, relu, pooled, kernel, sized = (
-            kept[name] for name in ("norm", "relu", "pooled", "kernel", "sized")
-        )
+        norm, relu, pooled = (kept[name] for name in ("norm", "relu", "pooled"))
         if layer.recompute:
             relu = norm(held(inputs, upstream))
-        of_sized = kernel_gradient(pooled, sized, upstream)
-        of_pooled = input_gradient(pooled, norm.times_scale(kernel), upstream)
+        of_kernel = kernel_gradient(pooled, norm.kernel, upstream)
+        of_pooled = input_gradient(pooled, norm.gradient_kernel, upstream)
         size = tf.shape(inputs)
         scaled = masked(tf.raw_ops.AvgPoolGrad(orig_input_shape=size, grad=of_pooled, **_PAIR), relu)
-        gamma, beta, sums = norm.gradients(scaled, inputs, pixels, products_by_input(sized, of_sized))
-        return [scaled, *sums.of_moments(), gamma, beta, norm.times_size(of_sized)]
+        of_weights, sums = norm.gradients(scaled, inputs, of_kernel, pixels)
+        return [scaled, *sums.of_moments(), *of_weights]
 
     weights = [layer.bn.gamma, layer.bn.beta, layer.reduction.kernel]
     result = _with_gradients(forward, gradients, [inputs, *moments, *weights])
