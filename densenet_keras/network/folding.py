@@ -52,7 +52,7 @@ def folded_logits(model: tf.keras.Model, images: tf.Tensor, for_this_cpu: bool =
                 elif isinstance(layer, TransitionLayer):
                     (relu,) = _relus([(layer.bn, layer.reduction.kernel)], for_this_cpu)
                     # Both are linear: averaged first, the convolution has a quarter of the pixels.
-                    x = tf.nn.conv2d(layer.pool.call(relu(x)), relu.kernel, strides=1, padding="SAME")
+                    x = tf.nn.conv2d(layer.pool.call(relu(x)), relu.kernel(), strides=1, padding="SAME")
                 elif isinstance(layer, _BatchNorm):
                     x = _normalise(layer, x)
                 elif for_this_cpu and isinstance(layer, tf.keras.layers.ZeroPadding2D):
@@ -86,10 +86,13 @@ class _PlainRelu:
     """A normalisation with its ReLU as any device has it, used as a `NormalisedRelu` is."""
 
     def __init__(self, norm: tf.keras.layers.BatchNormalization, kernel: tf.Tensor) -> None:
-        self._norm, self.kernel = norm, kernel
+        self._norm, self._kernel = norm, kernel
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(_normalise(self._norm, x))
+
+    def kernel(self) -> tf.Tensor:
+        return self._kernel
 
 
 _Relu = Union[_PlainRelu, NormalisedRelu]
@@ -120,6 +123,6 @@ def _convolve(
 
 
 def _dense_layer(layer: DenseLayer, relu: _Relu, x: tf.Tensor, for_this_cpu: bool) -> tf.Tensor:
-    new = tf.nn.relu(_convolve(layer.conv1, relu.kernel, layer.bn2, relu(x)))
+    new = tf.nn.relu(_convolve(layer.conv1, relu.kernel(), layer.bn2, relu(x)))
     new = convolutions.convolve(new, layer.conv2.kernel) if for_this_cpu else layer.conv2.call(new)
     return tf.concat([x, new], axis=-1)

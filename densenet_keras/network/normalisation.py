@@ -168,9 +168,7 @@ class NormalisedRelu:
         moments: of x.
         centred: whether the mean is taken off x already.
 
-    Attributes:
-        kernel: times abs(scale), for the result of calling this.
-        gradient_kernel: times the scale: with it the convolution's gradient is that before the scale.
+    Kernels of the right size are computed when they are asked for, so that none waits for its gradient.
     """
 
     def __init__(
@@ -189,8 +187,7 @@ class NormalisedRelu:
         shift = weights.beta / size
         self._shift = shift if centred else shift - weights.sign * moments.mean
         self._size = tf.reshape(size, integers([-1, 1]))
-        self.kernel = kernel * self._size
-        self.gradient_kernel = kernel * tf.reshape(self._scale, integers([-1, 1]))
+        self._kernel = kernel
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """The result over ``abs(scale)``."""
@@ -198,6 +195,19 @@ class NormalisedRelu:
         as_it_is, flipped = tf.raw_ops.Switch(data=x, pred=self._weights.has_negative)
         signed = tf.raw_ops.Merge(inputs=[as_it_is, flipped * self._weights.sign]).output
         return tf.nn.relu(tf.nn.bias_add(signed, self._shift))
+
+    def kernel(self) -> tf.Tensor:
+        """The kernel for what a call gives: times ``abs(scale)``."""
+        return self._kernel * self._size
+
+    def gradient_kernel(self, upstream: tf.Tensor) -> tf.Tensor:
+        """The kernel with which the gradient of the convolution is that of x: times the scale.
+
+        Args:
+            upstream: that gradient behind the convolution, before which it is not computed.
+        """
+        with tf.control_dependencies([upstream]):
+            return self._kernel * tf.reshape(self._scale, integers([-1, 1]))
 
     def gradients(
         self, scaled: tf.Tensor, x: tf.Tensor, of_kernel: tf.Tensor, pixels: Pixels
@@ -207,14 +217,15 @@ class NormalisedRelu:
         Args:
             scaled: the gradient with respect to x through this alone, moments held: that of the result,
                 zero where the result is, times the scale.
-            of_kernel: the gradient with respect to `kernel`.
+            of_kernel: the gradient with respect to `kernel()`.
         """
+        of_kernel *= self._size
         total = pixels.sums(scaled)
         of_beta = total / self._scale
         # Wanted are the sums over pixels of scaled * (x - mean). The result is scale * (x - mean) + beta
         # wherever its gradient is not zero, and the sums of the two's products are those of the kernel with
         # its gradient, since a convolution is linear.
-        products = tf.reduce_sum(self.kernel * of_kernel, axis=integers([0, 1, 3]))
+        products = tf.reduce_sum(self._kernel * of_kernel, axis=integers([0, 1, 3]))
         from_kernel = products - self._weights.beta * of_beta
         is_flat = self._weights.is_flat
         _, flat_scaled = tf.raw_ops.Switch(data=scaled, pred=is_flat)
@@ -225,7 +236,7 @@ class NormalisedRelu:
         from_kernel, _ = tf.raw_ops.Switch(data=from_kernel, pred=is_flat)
         weighted = tf.raw_ops.Merge(inputs=[from_kernel, over_pixels]).output
         normalised = weighted * self._inverse
-        gradients = [normalised / self._scale, of_beta, of_kernel * self._size]
+        gradients = [normalised / self._scale, of_beta, of_kernel]
         return gradients, GradientSums(total, normalised * self._inverse)
 
 

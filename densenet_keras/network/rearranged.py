@@ -72,11 +72,11 @@ class _DenseLayer:
         epsilon, (kernel1, kernel2), (weights1, weights2) = self._layer.bn_epsilon, self._kernels, self._norms
         self.norm1 = NormalisedRelu(weights1, kernel1, moments, epsilon)
         relu1 = self.norm1(x)
-        bottleneck, moments2 = self._pixels.centred(_convolve(relu1, self.norm1.kernel))
+        bottleneck, moments2 = self._pixels.centred(_convolve(relu1, self.norm1.kernel()))
         self.norm2 = NormalisedRelu(weights2, kernel2, moments2, epsilon, centred=True)
         relu2 = self.norm2(bottleneck)
         self._kept = x, relu1, bottleneck, relu2
-        self._result = self.features = convolve(relu2, self.norm2.kernel)
+        self._result = self.features = convolve(relu2, self.norm2.kernel())
         if self._layer.dropout is not None:
             self.features = self._layer.dropout(self._result, training=True)
         self.moments = self._pixels.moments(self.features)
@@ -87,7 +87,9 @@ class _DenseLayer:
         if keep_bottleneck:
             bottleneck = held(self._kept[2], after)
         else:
-            bottleneck = without_mean(_convolve(relu1, self.norm1.kernel), self.norm2.moments.mean)
+            with tf.control_dependencies([after]):
+                kernel = self.norm1.kernel()
+            bottleneck = without_mean(_convolve(relu1, kernel), self.norm2.moments.mean)
         self._kept = x, relu1, bottleneck, self.norm2(bottleneck)
 
     def through_dropout(self, upstream: tf.Tensor) -> tf.Tensor:
@@ -100,12 +102,12 @@ class _DenseLayer:
         """With respect to x, moments held, and to the weights; and the sums for x's moments."""
         norm1, norm2, pixels = self.norm1, self.norm2, self._pixels
         x, relu1, bottleneck, relu2 = self._kept
-        of_kernel = kernel_gradient(relu2, norm2.kernel, upstream)
-        scaled = masked(input_gradient(relu2, norm2.gradient_kernel, upstream), relu2)
+        of_kernel = kernel_gradient(relu2, self._kernels[1], upstream)
+        scaled = masked(input_gradient(relu2, norm2.gradient_kernel(upstream), upstream), relu2)
         of_weights2, sums = norm2.gradients(scaled, bottleneck, of_kernel, pixels)
         upstream = scaled + pixels.through_moments(bottleneck, norm2.mean, sums)
-        of_kernel = kernel_gradient(relu1, norm1.kernel, upstream)
-        scaled = masked(input_gradient(relu1, norm1.gradient_kernel, upstream), relu1)
+        of_kernel = kernel_gradient(relu1, self._kernels[0], upstream)
+        scaled = masked(input_gradient(relu1, norm1.gradient_kernel(upstream), upstream), relu1)
         of_weights1, sums = norm1.gradients(scaled, x, of_kernel, pixels)
         return scaled, sums, [*of_weights1, *of_weights2]
 
@@ -149,11 +151,14 @@ class _Block:
             upstream, new = _split_channels(upstream, sizes)
             (plain, new_plain), (weighted, new_weighted) = (split(each, sizes) for each in sums)
             own = GradientSums(new_plain, new_weighted)
-            new += self._pixels.through_moments(layer.features, layer.moments.mean, own)
+            features = layer.features
+            if self._block.recompute:  # they are in the result as well
+                result = held(self._result, new)
+                features = result[..., sizes[0] : sum(sizes)]
+            new += self._pixels.through_moments(features, layer.moments.mean, own)
             new = layer.through_dropout(new)
             if self._block.recompute:
-                x = held(self._result, new)[..., : sizes[0]]
-                layer.compute_again(x, new, self._block.keep_bottlenecks)
+                layer.compute_again(result[..., : sizes[0]], new, self._block.keep_bottlenecks)
             more, more_sums, of_weights = layer.gradients(new)
             upstream += more
             sums = GradientSums(plain + more_sums.plain, weighted + more_sums.weighted)
@@ -201,14 +206,14 @@ def transition(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
         relu = norm(x)
         pooled = tf.raw_ops.AvgPool(value=relu, **_PAIR)
         kept.update(norm=norm, relu=relu, pooled=pooled)
-        return _convolve(pooled, norm.kernel)
+        return _convolve(pooled, norm.kernel())
 
     def gradients(upstream: tf.Tensor) -> List[tf.Tensor]:
         norm, relu, pooled = (kept[name] for name in ("norm", "relu", "pooled"))
         if layer.recompute:
             relu = norm(held(inputs, upstream))
-        of_kernel = kernel_gradient(pooled, norm.kernel, upstream)
-        of_pooled = input_gradient(pooled, norm.gradient_kernel, upstream)
+        of_kernel = kernel_gradient(pooled, layer.reduction.kernel, upstream)
+        of_pooled = input_gradient(pooled, norm.gradient_kernel(upstream), upstream)
         size = tf.shape(inputs)
         scaled = masked(tf.raw_ops.AvgPoolGrad(orig_input_shape=size, grad=of_pooled, **_PAIR), relu)
         of_weights, sums = norm.gradients(scaled, inputs, of_kernel, pixels)
