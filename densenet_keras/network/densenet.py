@@ -36,7 +36,7 @@ else:
     Protocol = object  # Python 3.7 has none
 
 # Blocks that hold most of the memory: --recompute computes their bottlenecks again too.
-_WIDE_BLOCKS = 1
+_WIDE_BLOCKS = 2
 
 Shape = Sequence[Optional[int]]  # height, width, channels; None for a side that varies
 
