@@ -74,7 +74,10 @@ def _naming_remedy(data_dir: str, name: str, present: List[str]) -> str:
                 f"train and validation must lie in one folder: put links to the files of {folder}/ there, "
                 f"under names such as {name}-00000-of-00008"
             )
-    return f"give the folder that holds files such as {name}-00000-of-00008"
+    remedy = f"give the folder that holds files such as {name}-00000-of-00008"
+    if name == "validation" and any(file.startswith("train-") for file in present):
+        remedy += "; training without evaluations, --mode train, needs none"
+    return remedy
 
 
 def _stem_and_extension(file: str) -> Tuple[str, str]:

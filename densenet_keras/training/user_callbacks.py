@@ -46,9 +46,15 @@ def load(reference: str) -> List[tf.keras.callbacks.Callback]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
+        missing = getattr(error, "name", None) or ""
+        its_own = module_name == missing or module_name.startswith(f"{missing}.")
+        remedy = (
+            f"it must lie in {folder} or on PYTHONPATH"
+            if its_own
+            else f"install what it imports into this Python, {sys.executable}"
+        )
         raise UsageError(
-            f"--callbacks {reference}: module {module_name} cannot be imported ({error}); it must lie in "
-            f"{folder} or on PYTHONPATH"
+            f"--callbacks {reference}: module {module_name} cannot be imported ({error}); {remedy}"
         ) from error
     function = getattr(module, function_name, None)
     if function is None:

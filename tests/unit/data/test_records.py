@@ -70,6 +70,14 @@ def test_every_record_is_found_with_its_label_and_image(data_dir):
         assert image.endswith(b"\xff\xd9")
 
 
+@pytest.mark.parametrize("file", ["train-00000-of-00001", "photos.zip"])
+def test_data_without_validation_shards_are_told_the_mode_that_needs_none(file, tmp_path):
+    (tmp_path / file).write_bytes(b"anything")
+    with pytest.raises(UsageError, match="holds no shard validation") as refused:
+        find_shards(str(tmp_path), "validation")
+    assert ("--mode train, needs none" in str(refused.value)) == file.startswith("train")
+
+
 def test_index_agrees_with_tensorflow(data_dir):
     import tensorflow as tf
 

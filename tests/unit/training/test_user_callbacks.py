@@ -54,7 +54,7 @@ class TestLoad:
             ("def create(): return None", "got a NoneType; return a list"),
             ("def create(): return ['x']", "holds a str, which is not a tf.keras.callbacks.Callback"),
             ("def create(): return [tf.keras.callbacks.History]", "holds a type"),
-            ("import no_such_module_at_all", "mine cannot be imported .*no_such_module_at_all"),
+            ("import no_such_module_at_all", "mine cannot be imported .*no_such_module_at_all.*; install"),
             ("def create(): return [tf.keras.callbacks.ReduceLROnPlateau()]", "ReduceLROnPlateau sets the"),
         ],
     )
