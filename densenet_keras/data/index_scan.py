@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -119,7 +120,8 @@ class Waiting(io.FileIO):
         super().__init__(path, "rb")
         self._turn = turn
         if hasattr(os, "posix_fadvise"):  # not on macOS; the system then reads twice as far ahead
-            os.posix_fadvise(self.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            with contextlib.suppress(OSError):  # a hint that what is not a plain file does not take
+                os.posix_fadvise(self.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def readinto(self, buffer: Any) -> Any:
         self._turn.release()
