@@ -160,17 +160,18 @@ def test_a_rank_under_a_launcher_ignores_every_repetition(start, tmp_path):
 
 
 def test_hangup_stops_as_sigterm_does_and_not_under_nohup(start):
-    process = start("wait_for_signal(stop)")
-    ready(process)
-    process.send_signal(signal.SIGHUP)
-    assert finish(process)[0] == 143
-    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        process = start("wait_for_signal(stop)")
-    finally:
-        signal.signal(signal.SIGHUP, previous)
-    ready(process)
-    process.send_signal(signal.SIGHUP)
+    def started(hangup):
+        previous = signal.signal(signal.SIGHUP, hangup)  # the tests themselves may run under nohup
+        try:
+            process = start("wait_for_signal(stop)")
+        finally:
+            signal.signal(signal.SIGHUP, previous)
+        ready(process)
+        process.send_signal(signal.SIGHUP)
+        return process
+
+    assert finish(started(signal.SIG_DFL))[0] == 143
+    process = started(signal.SIG_IGN)
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 130
 
