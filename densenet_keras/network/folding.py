@@ -52,7 +52,7 @@ def folded_logits(model: tf.keras.Model, images: tf.Tensor, for_this_cpu: bool =
                 elif isinstance(layer, TransitionLayer):
                     (relu,) = _relus([(layer.bn, layer.reduction.kernel)], for_this_cpu)
                     # Both are linear: averaged first, the convolution has a quarter of the pixels.
-                    x = tf.nn.conv2d(layer.pool.call(relu(x)), relu.kernel(), strides=1, padding="SAME")
+                    x = convolutions.convolve(layer.pool.call(relu(x)), relu.kernel())
                 elif isinstance(layer, _BatchNorm):
                     x = _normalise(layer, x)
                 elif for_this_cpu and isinstance(layer, tf.keras.layers.ZeroPadding2D):

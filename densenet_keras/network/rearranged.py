@@ -4,8 +4,9 @@ They compute what `layers` computes, results and gradients equal to float32 roun
 
 - The mean and variance of a feature map are the same for all layers behind it, the transition among them:
   they are computed once, and so is the gradient through them.
-- The gradient before a normalisation is its scale times the gradient behind it. The scale is put into the
-  kernel of the convolution whose gradient that is: [channels] numbers instead of feature maps.
+- The scale of a normalisation is put into the kernel of the convolution behind it, forward and for the
+  gradient before it: [channels] numbers instead of feature maps. The gradient of gamma comes out of the
+  kernel's.
 - A transition averages pixels before its 1x1 convolution instead of behind it, for a quarter of the work.
 - Sums over pixels are products of matrices, in half the time of TensorFlow's reductions. Products of feature
   maps, of which only sums are needed, are never written.
@@ -72,7 +73,7 @@ class _DenseLayer:
         epsilon, (kernel1, kernel2), (weights1, weights2) = self._layer.bn_epsilon, self._kernels, self._norms
         self.norm1 = NormalisedRelu(weights1, kernel1, moments, epsilon)
         relu1 = self.norm1(x)
-        bottleneck, moments2 = self._pixels.centred(_convolve(relu1, self.norm1.kernel()))
+        bottleneck, moments2 = self._pixels.centred(convolve(relu1, self.norm1.kernel()))
         self.norm2 = NormalisedRelu(weights2, kernel2, moments2, epsilon, centred=True)
         relu2 = self.norm2(bottleneck)
         self._kept = x, relu1, bottleneck, relu2
@@ -89,7 +90,7 @@ class _DenseLayer:
         else:
             with tf.control_dependencies([after]):
                 kernel = self.norm1.kernel()
-            bottleneck = without_mean(_convolve(relu1, kernel), self.norm2.moments.mean)
+            bottleneck = without_mean(convolve(relu1, kernel), self.norm2.moments.mean)
         self._kept = x, relu1, bottleneck, self.norm2(bottleneck)
 
     def through_dropout(self, upstream: tf.Tensor) -> tf.Tensor:
@@ -130,7 +131,9 @@ class _Block:
         size = len(LayerWeights._fields)
         own = [LayerWeights(*weights[begin : begin + size]) for begin in range(0, len(weights), size)]
         # All at once, for the fewer operations.
-        norms = norm_weights([pair for each in own for pair in (each[0:2], each[3:5])])
+        norms = norm_weights(
+            [pair for each in own for pair in ((each.gamma1, each.beta1), (each.gamma2, each.beta2))]
+        )
         for index, layer in enumerate(self._block.dense_layers):
             with tf.name_scope(layer.name):
                 computed = _DenseLayer(layer, own[index], norms[2 * index : 2 * index + 2], self._pixels)
@@ -206,7 +209,7 @@ def transition(inputs: tf.Tensor, layer: Any) -> tf.Tensor:
         relu = norm(x)
         pooled = tf.raw_ops.AvgPool(value=relu, **_PAIR)
         kept.update(norm=norm, relu=relu, pooled=pooled)
-        return _convolve(pooled, norm.kernel())
+        return convolve(pooled, norm.kernel())
 
     def gradients(upstream: tf.Tensor) -> List[tf.Tensor]:
         norm, relu, pooled = (kept[name] for name in ("norm", "relu", "pooled"))
@@ -244,10 +247,6 @@ def _update_averages(
         # time that building a block takes, it learns that the block's inputs lead to the update.
         update._unconditional_update = False
         norm._updates.append(update)
-
-
-def _convolve(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    return tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
 
 
 def _with_gradients(

@@ -46,7 +46,7 @@ def load(reference: str) -> List[tf.keras.callbacks.Callback]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        missing = getattr(error, "name", None) or ""
+        missing = error.name or ""
         its_own = module_name == missing or module_name.startswith(f"{missing}.")
         remedy = (
             f"it must lie in {folder} or on PYTHONPATH"
